@@ -1,0 +1,229 @@
+"""What is served, on disk: manifest, weights, graphs, golden sample; and model.tar.gz around them.
+
+    manifest.json          what the files are and how to use them; sha256 of each
+    weights.safetensors    the network's weights by torch's parameter names
+    openvino/<precision>.xml, .bin
+    golden.png, golden.json    one small picture and, per precision, the log-probabilities recorded at export
+    test_predictions.csv   path, label, precision, predicted, log_probability: what the trainer predicted
+
+No pickle. `read_bundle` refuses what does not match, in a sentence.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from artifact.labels import check_labels
+from artifact.preprocess import Preprocess
+
+FORMAT_VERSION = "1.0"  # a reader refuses a newer major and ignores keys it does not know
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+GOLDEN_IMAGE = "golden.png"
+GOLDEN_ANSWERS = "golden.json"
+TEST_PREDICTIONS = "test_predictions.csv"
+
+
+class BundleError(ValueError):
+    """The files are not a bundle this version can use; the message says which file, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """One graph of the bundle and how far its answers may lie from the recorded ones."""
+
+    graph: str  # path of the .xml inside the bundle
+    tolerance: float  # largest allowed |difference| of a golden log-probability on another machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """manifest.json, typed."""
+
+    architecture: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    precisions: dict[str, Precision]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # channel -> metric -> value
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # fingerprint and counts of the channels
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    files: dict[str, str] = field(default_factory=dict)  # path -> sha256
+    format_version: str = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """The sample every server must answer as the trainer did."""
+
+    body: bytes  # PNG
+    log_probabilities: dict[str, list[float]]  # precision -> (num_classes,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestPrediction:
+    """One row of test_predictions.csv."""
+
+    __test__ = False  # not a pytest class
+
+    path: str  # relative to the test channel, `<label>/<file>`
+    label: str
+    precision: str
+    predicted: str
+    log_probability: float  # of `predicted`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle that passed `read_bundle`."""
+
+    directory: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """Where a file of the bundle lies."""
+        return self.directory / name
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write manifest.json with the sha256 of every other file there; call it last."""
+    stored = asdict(manifest) | {"files": _checksums(directory)}
+    (directory / MANIFEST).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read and verify a bundle. Raises BundleError saying what does not match."""
+    manifest = _read_manifest(directory)
+    for name, expected in manifest.files.items():
+        path = directory / name
+        if not path.is_file():
+            raise BundleError(f"{path} is missing though {MANIFEST} lists it; copy the whole artifact again.")
+        if _sha256(path) != expected:
+            raise BundleError(f"{path} does not have the checksum in {MANIFEST}; copy the artifact again.")
+    for name, precision in manifest.precisions.items():
+        if precision.graph not in manifest.files:
+            raise BundleError(
+                f"{directory / MANIFEST}: the {name} graph {precision.graph!r} is not listed in files."
+            )
+    return Bundle(directory=directory, manifest=manifest)
+
+
+def write_golden(directory: Path, golden: Golden) -> None:
+    """Write the golden sample beside the graphs."""
+    (directory / GOLDEN_IMAGE).write_bytes(golden.body)
+    (directory / GOLDEN_ANSWERS).write_text(
+        json.dumps({"log_probabilities": golden.log_probabilities}, indent=2)
+    )
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """The golden sample. Raises BundleError where the bundle has none."""
+    try:
+        body = bundle.path(GOLDEN_IMAGE).read_bytes()
+        answers = json.loads(bundle.path(GOLDEN_ANSWERS).read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{error.filename} is missing; export the model again.") from error
+    return Golden(body=body, log_probabilities=answers["log_probabilities"])
+
+
+def write_test_predictions(directory: Path, predictions: Iterable[TestPrediction]) -> None:
+    """What the trainer predicted, one row per test item and precision."""
+    with (directory / TEST_PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(TestPrediction.__slots__)
+        for row in predictions:
+            writer.writerow([row.path, row.label, row.precision, row.predicted, repr(row.log_probability)])
+
+
+def read_test_predictions(directory: Path) -> list[TestPrediction]:
+    """Empty where the trainer had no test channel."""
+    path = directory / TEST_PREDICTIONS
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            TestPrediction(**(row | {"log_probability": float(row["log_probability"])}))  # type: ignore[arg-type]
+            for row in csv.DictReader(file)
+        ]
+
+
+def pack_artifact(directory: Path, archive: Path) -> None:
+    """model.tar.gz as SageMaker makes it from /opt/ml/model; the same files give the same bytes."""
+    with (
+        archive.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
+    ):
+        with tarfile.open(fileobj=zipped, mode="w") as tar:
+            for path in sorted(directory.rglob("*")):
+                info = tar.gettarinfo(path, path.relative_to(directory).as_posix())
+                info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
+                with io.BytesIO() if info.isdir() else path.open("rb") as content:
+                    tar.addfile(info, content)
+
+
+def unpack_artifact(archive: Path, directory: Path) -> None:
+    """Into `directory`, made here. Raises BundleError for a broken archive or one that reaches outside."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(directory, filter="data")
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+        raise BundleError(f"{archive} is not a sound .tar.gz ({error}); copy it again.") from error
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"{path} is missing: this is not a Kennel artifact. An existing state dict becomes one by "
+            "`python -m training import --weights model.pth --architecture NAME --labels labels.txt`."
+        )
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        version = str(stored["format_version"])
+        if int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0]):
+            raise BundleError(
+                f"{path} has format version {version}; this image reads up to {FORMAT_VERSION}. "
+                "Use a newer serving image."
+            )
+        return _parse_manifest(stored)
+    except BundleError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is not a usable manifest ({type(error).__name__}: {error}).") from error
+
+
+def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
+    optional = ("metrics", "hyperparameters", "data", "versions", "created")
+    return Manifest(
+        architecture=stored["architecture"],
+        labels=check_labels(stored["labels"]),
+        preprocess=Preprocess.from_json(stored["preprocess"]),
+        precisions={
+            name: Precision(graph=entry["graph"], tolerance=float(entry["tolerance"]))
+            for name, entry in stored["precisions"].items()
+        },
+        files=stored["files"],
+        format_version=str(stored["format_version"]),
+        **{name: stored[name] for name in optional if name in stored},
+    )
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(directory).as_posix(): _sha256(path) for path in paths}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
