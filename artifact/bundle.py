@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -177,7 +178,7 @@ def unpack_artifact(archive: Path, directory: Path) -> None:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(directory, filter="data")
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise BundleError(f"{archive} is not a sound .tar.gz ({error}); copy it again.") from error
 
 

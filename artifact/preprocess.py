@@ -1,7 +1,7 @@
 """Bytes to pixels: the one function that training's evaluation and serving share, so that they cannot differ.
 
 `decode_image` turns any picture Pillow reads into an upright RGB image; `resize_and_crop` is torchvision's
-Resize + CenterCrop, computing only the cropped part. Normalisation is the first layer of the exported graph,
+Resize + CenterCrop. Normalisation is the first layer of the exported graph,
 so pixels stay uint8 (H, W, 3) until then: a quarter of the memory, and no constant on both sides.
 """
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of RGB
+MAX_ASPECT = 8  # longer side / shorter side
 
 # What Pillow's decoders raise on broken or hostile input (seen on 541 odd files), beside OSError.
 DECODER_ERRORS = (
@@ -138,22 +139,22 @@ def decode_image(
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """torchvision's Resize(resize) + CenterCrop(crop), without computing what the crop discards.
+    """torchvision's Resize(resize) + CenterCrop(crop), equal to the last bit for ordinary pictures.
 
-    So a 1 x 10000 picture costs no more than a square one.
+    A picture longer than MAX_ASPECT is resampled inside its crop alone (within one step of 255), so that
+    1 x 10000 pixels cost no more than a square.
     """
     width, height = image.size
+    filter_ = INTERPOLATIONS[preprocess.interpolation]
     resized_width, resized_height = _resized_size(width, height, preprocess.resize)
     left = round((resized_width - preprocess.crop) / 2.0)
     top = round((resized_height - preprocess.crop) / 2.0)
+    right, bottom = left + preprocess.crop, top + preprocess.crop
+    if max(width, height) <= MAX_ASPECT * min(width, height):
+        return image.resize((resized_width, resized_height), filter_).crop((left, top, right, bottom))
     scale_x, scale_y = width / resized_width, height / resized_height
-    box = (
-        left * scale_x,
-        top * scale_y,
-        min((left + preprocess.crop) * scale_x, width),
-        min((top + preprocess.crop) * scale_y, height),
-    )
-    return image.resize((preprocess.crop, preprocess.crop), INTERPOLATIONS[preprocess.interpolation], box)
+    box = (left * scale_x, top * scale_y, min(right * scale_x, width), min(bottom * scale_y, height))
+    return image.resize((preprocess.crop, preprocess.crop), filter_, box)  # Pillow keeps a box in float32
 
 
 def _resized_size(width: int, height: int, shorter_side: int) -> tuple[int, int]:

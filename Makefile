@@ -1,0 +1,85 @@
+# Everything a person does with Kennel. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RECIPE ?= recipes/shapes.toml
+OUT    ?= build/$(basename $(notdir $(RECIPE)))
+DATA   ?= build/data/shapes
+PORT   ?= 8080
+SET    ?=
+ON     ?= local
+
+python := .venv/bin/python
+settings := $(foreach setting,$(SET),--set $(setting))
+weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
+artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
+
+.PHONY: help setup demo train serve transform data test lint format lock clean only-local
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  RECIPE=$(RECIPE)  DATA=folder with train, valid, test  OUT=$(OUT)"
+	@echo "  SET=\"epochs=2 learning_rate=0.05\"  WEIGHTS=state dict  ARTIFACT=model.tar.gz  PORT=$(PORT)"
+
+setup: .venv/installed .venv-serving-cpu/installed ## make both environments (fast the second time)
+
+# --no-deps: the locks are complete, and leave openvino-telemetry out on purpose.
+.venv/installed: requirements/dev.txt
+.venv-serving-cpu/installed: requirements/serving-cpu.txt
+.venv/installed .venv-serving-cpu/installed:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Kennel needs Python 3.11, and PYTHON=$(PYTHON) is not. Try make $@ PYTHON=/path/to/python3.11." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+demo: setup ## train, serve and score: drawn shapes, or DATA= and RECIPE= of your own
+ifeq ($(DATA),build/data/shapes)
+	$(python) -m examples.shapes $(DATA)
+endif
+	$(MAKE) --no-print-directory train transform
+	@echo
+	@echo "The model:   $(artifact)"
+	@echo "How it went: $(OUT)/output/data/report.html"
+	@echo "The scored test set, through the server: $(OUT)/transform/report.html"
+	@echo "Ask it yourself: make serve RECIPE=$(RECIPE)"
+
+train: only-local setup ## images -> OUT/model.tar.gz
+	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights)
+
+serve: only-local setup ## answer /invocations on PORT
+	$(python) -m local serve --artifact $(artifact) --port $(PORT)
+
+transform: only-local setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
+	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform
+
+data: setup ## download the data set a recipe names into build/data
+	$(python) -m local data $(RECIPE) --output build/data
+
+test: setup ## the whole suite
+	$(python) -m pytest
+
+lint: setup ## ruff, mypy --strict, shellcheck
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy .
+	.venv/bin/shellcheck container/train container/serve .ci/run
+
+format: setup ## rewrite the code as ruff wants it
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+lock: setup ## resolve requirements/*.in into hashed locks
+	cd requirements && for name in serving-cpu training dev; do \
+	  ../.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-package openvino-telemetry --no-emit-find-links \
+	    --custom-compile-command "make lock" --upgrade $$name.in --output-file $$name.txt; done
+
+clean: ## remove build/ (the environments stay)
+	rm -rf build
+
+only-local:
+	@[ "$(ON)" = local ] || { echo "ON=$(ON) is not built yet; ON=local is." >&2; exit 1; }

@@ -1,0 +1,138 @@
+"""`python -m local train|serve|transform|data`: the real containers' executables as plain processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from artifact.bundle import BundleError
+from local.download import DownloadError, fetch_dataset
+from local.endpoint import start_endpoint
+from local.platform import LocalError
+from local.training_job import run_training_job
+from local.transform_job import run_transform_job
+from training.hyperparameters import HyperparameterError
+from training.recipe import RecipeError, read_recipe
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 after one sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        return int(options.run(options))
+    except (LocalError, BundleError, DownloadError, RecipeError, HyperparameterError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    recipe = read_recipe(options.recipe).with_overrides(options.set)
+    run_training_job(recipe, data=options.data, output=options.output, weights=options.weights)
+    print(
+        json.dumps(
+            {
+                "artifact": str(options.output / "model.tar.gz"),
+                "report": str(options.output / "output" / "data" / "report.html"),
+            }
+        )
+    )
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    with start_endpoint(options.artifact, port=options.port) as endpoint:
+        print(
+            f"{endpoint.url}/invocations answers. Try:\n"
+            f"  curl --data-binary @examples/images/circle.jpg -H 'Content-Type: image/jpeg' "
+            f"-H 'Accept: application/json; top=5' {endpoint.url}/invocations\n"
+            "Ctrl-C ends it.",
+            file=sys.stderr,
+        )
+        try:
+            return endpoint.process.wait()
+        except KeyboardInterrupt:
+            return 0
+
+
+def _transform(options: argparse.Namespace) -> int:
+    result = run_transform_job(
+        options.artifact,
+        input_dir=options.input,
+        output_dir=options.output,
+        max_concurrent=options.max_concurrent,
+    )
+    for path, reason in sorted(result.failed.items())[:20]:
+        print(f"failed {path}: {reason}", file=sys.stderr)
+    print(
+        json.dumps(
+            {
+                "report": str(result.report),
+                "failed": len(result.failed),
+                "top1_accuracy": result.scores["top1_accuracy"]["value"],
+            }
+        )
+    )
+    return 1 if result.failed else 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    print(fetch_dataset(read_recipe(options.recipe), options.output))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m local",
+        description="SageMaker acted out on this machine, without Docker and without AWS.",
+        epilog="A first run: python -m examples.shapes build/shapes && "
+        "python -m local train recipes/shapes.toml --data build/shapes --output build/run",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    train = verbs.add_parser("train", help="images -> OUTPUT/model.tar.gz")
+    train.add_argument("recipe", type=Path, help="recipes/*.toml")
+    train.add_argument("--data", type=Path, required=True, help="folder with train, valid and test inside")
+    train.add_argument("--output", type=Path, required=True, help="gets model.tar.gz, model/, output/")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a hyperparameter; may be given several times",
+    )
+    train.add_argument("--weights", type=Path, help="state dict to initialize the backbone from")
+    train.set_defaults(run=_train)
+
+    serve = verbs.add_parser("serve", help="answer /ping and /invocations until Ctrl-C")
+    serve.add_argument("--artifact", type=Path, required=True, help="model.tar.gz, or its unpacked folder")
+    serve.add_argument("--port", type=int, default=8080, help="8080, as on SageMaker; 0 picks a free one")
+    serve.set_defaults(run=_serve)
+
+    transform = verbs.add_parser("transform", help="score a whole folder: one .out per image, and a report")
+    transform.add_argument(
+        "--artifact", type=Path, required=True, help="model.tar.gz, or its unpacked folder"
+    )
+    transform.add_argument("--input", type=Path, required=True, help="folder of images, by label if scored")
+    transform.add_argument("--output", type=Path, required=True, help="gets **.out, scores.json, report.html")
+    transform.add_argument(
+        "--max-concurrent",
+        type=int,
+        metavar="N",
+        help="MaxConcurrentTransforms; default: what the server asks for",
+    )
+    transform.set_defaults(run=_transform)
+
+    data = verbs.add_parser("data", help="download and unpack the data set a recipe names")
+    data.add_argument("recipe", type=Path, help="recipes/*.toml")
+    data.add_argument("--output", type=Path, required=True, help="folder to unpack into")
+    data.set_defaults(run=_data)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""An endpoint as SageMaker runs one: model.tar.gz unpacked, `serve` started, /ping polled, SIGTERM last."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact.bundle import Bundle, read_bundle, unpack_artifact
+from local.platform import REPOSITORY, LocalError, container_environment, serving_python, stop_process
+
+logger = logging.getLogger(__name__)
+
+STARTUP_SECONDS = 480.0  # SageMaker's ContainerStartupHealthCheckTimeoutInSeconds unless set
+PING_SECONDS = 2.0  # SageMaker gives one /ping this long
+STOP_GRACE_SECONDS = 30  # then SIGKILL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server that answered /ping with 200."""
+
+    host: str
+    port: int
+    process: subprocess.Popen[bytes]
+    bundle: Bundle
+
+    @property
+    def url(self) -> str:
+        """Where to send requests."""
+        return f"http://{self.host}:{self.port}"
+
+
+@contextmanager
+def start_endpoint(
+    artifact: Path, *, port: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[Endpoint]:
+    """Serve a model.tar.gz or an unpacked bundle while the context lasts; port 0 picks a free one.
+
+    Raises LocalError where the server does not start, with its own last words on stderr.
+    """
+    with tempfile.TemporaryDirectory(prefix="kennel-model-") as scratch:
+        model_dir = open_artifact(artifact, Path(scratch))
+        bundle = read_bundle(model_dir)
+        port = port or _free_port()
+        variables = {"KENNEL_MODEL_DIR": str(model_dir.resolve()), "SAGEMAKER_BIND_TO_PORT": str(port)}
+        command = [str(REPOSITORY / "container" / "serve")]
+        env = container_environment(serving_python(), **(variables | dict(environment or {})))
+        with subprocess.Popen(command, env=env, start_new_session=True) as process:
+            endpoint = Endpoint(host="127.0.0.1", port=port, process=process, bundle=bundle)
+            try:
+                _wait_for_ping(endpoint)
+                yield endpoint
+            finally:
+                stop_process(process, grace_seconds=STOP_GRACE_SECONDS)
+
+
+def open_artifact(artifact: Path, scratch: Path) -> Path:
+    """The bundle's folder: `artifact` itself, or model.tar.gz unpacked into `scratch`."""
+    if artifact.is_dir():
+        return artifact
+    if not artifact.is_file():
+        raise LocalError(f"There is no artifact {artifact}; `make train` writes OUT/model.tar.gz.")
+    unpack_artifact(artifact, scratch)
+    return scratch
+
+
+def _wait_for_ping(endpoint: Endpoint) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    started = time.monotonic()
+    while time.monotonic() < deadline:
+        exit_code = endpoint.process.poll()
+        if exit_code is not None:
+            raise LocalError(
+                f"The server ended with exit code {exit_code} before it answered /ping (see above)."
+            )
+        if _ping(endpoint) == http.HTTPStatus.OK:
+            logger.info("endpoint=%s ready_seconds=%.1f", endpoint.url, time.monotonic() - started)
+            return
+        time.sleep(0.1)
+    raise LocalError(f"The server did not answer /ping with 200 within {STARTUP_SECONDS:.0f} s.")
+
+
+def _ping(endpoint: Endpoint) -> int | None:
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=PING_SECONDS)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,97 @@
+"""What SageMaker does around a container, for a plain process: folders, config files, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SERVING_ENVIRONMENT = REPOSITORY / ".venv-serving-cpu"  # made by `make setup`: no torch in it
+
+
+class LocalError(RuntimeError):
+    """A job or endpoint that failed or cannot start; the message says why and what to do."""
+
+
+def lay_out_training_job(
+    prefix: Path, *, job_name: str, hyperparameters: Mapping[str, str], channels: Mapping[str, Path]
+) -> None:
+    """Make `prefix` look like /opt/ml at a job's start; checkpoints of an interrupted job stay."""
+    for name in ("input", "model", "output"):
+        shutil.rmtree(prefix / name, ignore_errors=True)
+    for name in ("input/config", "input/data", "model", "output/data", "checkpoints"):
+        (prefix / name).mkdir(parents=True, exist_ok=True)
+    for name, source in channels.items():
+        (prefix / "input" / "data" / name).symlink_to(source.resolve())
+    config: dict[str, Mapping[str, Any]] = {
+        "hyperparameters": hyperparameters,
+        "inputdataconfig": {
+            name: {
+                "TrainingInputMode": "File",
+                "S3DistributionType": "FullyReplicated",
+                "RecordWrapperType": "None",
+            }
+            for name in channels
+        },
+        "resourceconfig": {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "lo"},
+        "checkpointconfig": {"LocalPath": str((prefix / "checkpoints").resolve())},
+    }
+    for name, content in config.items():
+        (prefix / "input" / "config" / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def container_environment(python: Path, **variables: str) -> dict[str, str]:
+    """This process's environment with `python` first on PATH and the repository's packages importable."""
+    return dict(os.environ) | {
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(REPOSITORY),
+        **variables,
+    }
+
+
+def training_python() -> Path:
+    """The interpreter of the training environment: the one running this."""
+    return Path(sys.executable)
+
+
+def serving_python() -> Path:
+    """The interpreter of the serving environment, or this one where `make setup` has not made it."""
+    python = SERVING_ENVIRONMENT / "bin" / "python"
+    return python if python.exists() else Path(sys.executable)
+
+
+@contextmanager
+def forward_signals(process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """SIGTERM and Ctrl-C stop the process as the platform would; the event says that one came."""
+    stopped = threading.Event()
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_process(process: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
+    """SIGTERM, then SIGKILL when the grace is over: 120 s for training, 30 s for serving. The exit code."""
+    process.terminate()
+    try:
+        return process.wait(grace_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

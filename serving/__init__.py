@@ -1,0 +1,1 @@
+"""Artifact to predictions: the HTTP server SageMaker starts with `serve`."""

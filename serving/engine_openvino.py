@@ -1,0 +1,67 @@
+"""Predictions on CPU by OpenVINO: the only file that imports it."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from artifact.bundle import Bundle
+from artifact.predictions import log_softmax
+from serving.errors import GraphError
+
+# Left alone, OpenVINO computes fp32 graphs in bf16 where the CPU can, and answers change with the machine.
+ARITHMETIC = {"bf16": "bf16"}
+
+
+class OpenVinoPredictor:
+    """A compiled graph with one inference request, at which threads take turns."""
+
+    def __init__(self, bundle: Bundle, *, precision: str, num_threads: int) -> None:
+        self.labels = bundle.manifest.labels
+        self.preprocess = bundle.manifest.preprocess
+        self.precision = precision
+        model = _read_graph(bundle, precision)
+        compiled = openvino.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": num_threads,
+                "INFERENCE_PRECISION_HINT": ARITHMETIC.get(precision, "f32"),
+                "ENABLE_CPU_PINNING": False,  # each worker would pin itself to the same first core
+            },
+        )
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, crop, crop, 3) RGB -> (N, num_classes) log-probabilities."""
+        with self._lock:
+            logits = np.array(self._request.infer({0: pixels})[0])  # a copy: the next request reuses it
+        return np.asarray(log_softmax(logits), dtype=np.float32)
+
+
+def _read_graph(bundle: Bundle, precision: str) -> openvino.Model:
+    """The graph, checked against the manifest. Raises GraphError."""
+    path = bundle.path(bundle.manifest.precisions[precision].graph)
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise GraphError(f"{path} is not a graph OpenVINO can load ({reason}); export it again.") from error
+    crop, num_classes = bundle.manifest.preprocess.crop, len(bundle.manifest.labels)
+    pixels, logits = model.input(0), model.output(0)
+    if pixels.get_element_type() != openvino.Type.u8 or not (
+        pixels.get_partial_shape().compatible(openvino.PartialShape([-1, crop, crop, 3]))
+        and logits.get_partial_shape().compatible(openvino.PartialShape([-1, num_classes]))
+    ):
+        raise GraphError(
+            f"{path} takes {pixels.get_element_type().get_type_name()} {pixels.get_partial_shape()} and "
+            f"gives {logits.get_partial_shape()}, but the manifest asks for u8 [?,{crop},{crop},3] and "
+            f"[?,{num_classes}]; export it again."
+        )
+    return model

@@ -1,0 +1,108 @@
+"""The stages by their SageMaker names: model_fn once, then input_fn, predict_fn, output_fn per request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.bundle import Bundle, read_bundle, read_golden
+from artifact.preprocess import (
+    MAX_PIXELS,
+    ImageTooLargeError,
+    Preprocess,
+    UnreadableImageError,
+    decode_pixels,
+)
+from serving.codec import JSON, check_content_type, encode_json, rank_labels
+from serving.engine_openvino import OpenVinoPredictor
+from serving.errors import GoldenMismatch, ImageTooLarge, SettingsError, UnreadableImage
+from serving.settings import AUTO
+
+
+class Predictor(Protocol):
+    """A loaded model."""
+
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    precision: str
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities."""
+
+
+def model_fn(model_dir: Path, *, precision: str = AUTO, num_threads: int = 1) -> Predictor:
+    """A verified bundle in a warm engine that gave the golden answer. Raises BundleError or StartError."""
+    bundle = read_bundle(model_dir)
+    predictor = OpenVinoPredictor(
+        bundle, precision=choose_precision(bundle, precision), num_threads=num_threads
+    )
+    # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
+    check_golden_answer(predictor, bundle)
+    return predictor
+
+
+def input_fn(
+    body: bytes, content_type: str | None, predictor: Predictor, *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """One encoded picture -> (1, crop, crop, 3) uint8 RGB. Raises RequestError."""
+    check_content_type(content_type)
+    hint = "Send the bytes of one whole JPEG, PNG or WebP file as the body."
+    if not body:
+        raise UnreadableImage("The body is empty.", hint=hint)
+    try:
+        return decode_pixels(body, predictor.preprocess, max_pixels=max_pixels)[np.newaxis]
+    except ImageTooLargeError as error:
+        raise ImageTooLarge(str(error), hint="Shrink it first; the limit is KENNEL_MAX_PIXELS.") from error
+    except UnreadableImageError as error:
+        raise UnreadableImage(str(error), hint=hint) from error
+
+
+def predict_fn(pixels: NDArray[np.uint8], predictor: Predictor) -> NDArray[np.float32]:
+    """(1, crop, crop, 3) -> (1, num_classes) log-probabilities."""
+    return predictor.predict(pixels)
+
+
+def output_fn(
+    log_probabilities: NDArray[np.float32], accept: str, labels: Sequence[str], top: int | None
+) -> tuple[bytes, str]:
+    """The body and its content type: every log-probability in label order, or the `top` likeliest labels."""
+    assert accept == JSON, accept  # codec.parse_accept offers nothing else yet
+    if top is None:
+        return encode_json(log_probabilities.tolist()), JSON
+    return encode_json({"predictions": rank_labels(log_probabilities[0], labels, limit=top)}), JSON
+
+
+def choose_precision(bundle: Bundle, wanted: str) -> str:
+    """The precision to serve; auto is the first in the manifest. Raises SettingsError with the choice."""
+    offered = list(bundle.manifest.precisions)
+    if wanted == AUTO and offered:
+        return offered[0]
+    if wanted not in offered:
+        raise SettingsError(
+            f"KENNEL_PRECISION={wanted!r} is not in the artifact; set it to {' or '.join([AUTO, *offered])}."
+        )
+    return wanted
+
+
+def check_golden_answer(predictor: Predictor, bundle: Bundle) -> None:
+    """Predict the golden picture as a request would. Raises GoldenMismatch."""
+    golden = read_golden(bundle)
+    recorded = np.array(golden.log_probabilities.get(predictor.precision, []), dtype=np.float64)
+    answered = predict_fn(input_fn(golden.body, "image/png", predictor), predictor)[0]
+    if recorded.shape != answered.shape:
+        raise GoldenMismatch(
+            f"golden.json records {recorded.size} log-probabilities for {predictor.precision} and the graph "
+            f"gives {answered.size}; export the model again."
+        )
+    tolerance = bundle.manifest.precisions[predictor.precision].tolerance
+    difference = float(np.abs(answered - recorded).max())
+    if not difference <= tolerance:  # NaN is a mismatch too
+        raise GoldenMismatch(
+            f"The {predictor.precision} graph answers the golden picture {difference:.2g} away from what was "
+            f"recorded at export, over its tolerance of {tolerance:.2g}; set KENNEL_PRECISION to another "
+            "precision or export the model again."
+        )

@@ -1,0 +1,146 @@
+"""The server's settings: environment variables, cast once. `SETTINGS` is the table the docs print."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from artifact.cores import available_cores
+from artifact.preprocess import MAX_PIXELS
+from serving.errors import SettingsError
+
+AUTO = "auto"
+MIB = 1024 * 1024
+BATCH_PRODUCT_MB = 100  # SageMaker's limit on MaxConcurrentTransforms x MaxPayloadInMB
+BATCH_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment asks for, typed; SETTINGS says what each one means."""
+
+    port: int
+    model_dir: Path
+    precision: str
+    workers: int
+    max_pixels: int
+    max_payload_mb: int
+    batch_payload_mb: int
+    batch_concurrency: int
+    batch_strategy: str
+    log_level: str
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and least <= int(text) <= most):
+            raise ValueError(f"a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.upper() not in names:
+            raise ValueError(" or ".join(names))
+        return text.upper()
+
+    return parse
+
+
+def _workers(text: str) -> int:
+    try:
+        return available_cores() if text == AUTO else _integer(1, 256)(text)
+    except ValueError as error:
+        raise ValueError(f"{AUTO} or {error}") from error
+
+
+def _payload_mb(text: str) -> int:
+    return _integer(0, BATCH_PRODUCT_MB)(text) or BATCH_PRODUCT_MB
+
+
+class Setting(NamedTuple):
+    """Where one setting comes from; of several variables the first that is set and not empty counts."""
+
+    variables: tuple[str, ...]
+    default: str
+    parse: Callable[[str], Any]  # raises ValueError saying what is allowed
+    meaning: str
+
+
+SETTINGS = {
+    "port": Setting(("SAGEMAKER_BIND_TO_PORT",), "8080", _integer(1, 65535), "Port to listen on."),
+    "model_dir": Setting(("KENNEL_MODEL_DIR",), "/opt/ml/model", Path, "Folder of the unpacked artifact."),
+    "precision": Setting(
+        ("KENNEL_PRECISION",), AUTO, str, "Graph that answers; auto is the first in the artifact's manifest."
+    ),
+    "workers": Setting(
+        ("KENNEL_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"),
+        AUTO,
+        _workers,
+        "Processes, each with its own copy of the model; auto is one per core of the CPU quota.",
+    ),
+    "max_pixels": Setting(
+        ("KENNEL_MAX_PIXELS",),
+        str(MAX_PIXELS),
+        _integer(1, MAX_PIXELS),
+        "Pictures with more pixels are refused before they are decoded.",
+    ),
+    "max_payload_mb": Setting(
+        ("KENNEL_MAX_PAYLOAD_MB", BATCH_PAYLOAD),
+        "25",
+        _payload_mb,
+        f"Larger bodies are refused, in MiB; 0, which Batch Transform sets to stream, is {BATCH_PRODUCT_MB}.",
+    ),
+    "batch_payload_mb": Setting(
+        (BATCH_PAYLOAD,),
+        "6",
+        _integer(0, BATCH_PRODUCT_MB),
+        "MaxPayloadInMB of /execution-parameters; Batch Transform sets it.",
+    ),
+    "batch_concurrency": Setting(
+        ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS",),
+        "0",
+        _integer(0, 1_000_000),
+        "MaxConcurrentTransforms of /execution-parameters; 0 is one per worker. Batch Transform sets it.",
+    ),
+    "batch_strategy": Setting(
+        ("SAGEMAKER_BATCH_STRATEGY",),
+        "SINGLE_RECORD",
+        _one_of("SINGLE_RECORD", "MULTI_RECORD"),
+        "BatchStrategy of /execution-parameters; Batch Transform sets it.",
+    ),
+    "log_level": Setting(
+        ("KENNEL_LOG_LEVEL",),
+        "INFO",
+        _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+        "Least severe level written to the log.",
+    ),
+}
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Every setting, cast. Raises SettingsError naming the variable, its value and what is allowed."""
+    return Settings(**{name: _read_setting(setting, environ) for name, setting in SETTINGS.items()})
+
+
+def warn_of_misspelt_settings(environ: Mapping[str, str], logger: logging.Logger) -> None:
+    """Unknown KENNEL_* names may be another tool's, so only near misses are named, and none is refused."""
+    known = {variable for setting in SETTINGS.values() for variable in setting.variables}
+    for name in sorted(name for name in environ if name.startswith("KENNEL_") and name not in known):
+        for nearest in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+            logger.warning("%s is not a setting and is ignored; did you mean %s?", name, nearest)
+
+
+def _read_setting(setting: Setting, environ: Mapping[str, str]) -> Any:
+    variable = next((name for name in setting.variables if environ.get(name)), setting.variables[0])
+    value = environ.get(variable) or setting.default
+    try:
+        return setting.parse(value)
+    except ValueError as error:
+        raise SettingsError(f"{variable}={value!r} is not allowed; set it to {error}.") from error

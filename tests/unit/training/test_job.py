@@ -1,0 +1,69 @@
+"""/opt/ml under any prefix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.job import JobError, find_splits, read_job
+
+
+def _prefix(tmp_path: Path, *channels: str, **config: object) -> Path:
+    (tmp_path / "input/config").mkdir(parents=True)
+    for channel in channels:
+        (tmp_path / "input/data" / channel).mkdir(parents=True)
+    for name, content in config.items():
+        (tmp_path / "input/config" / f"{name}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_job_without_config_files_has_defaults(tmp_path: Path) -> None:
+    job = read_job(_prefix(tmp_path, "train"))
+
+    assert job.hosts == ("algo-1",)
+    assert job.checkpoint_dir == tmp_path / "checkpoints"
+    assert (job.model_dir, job.failure_path) == (tmp_path / "model", tmp_path / "output/failure")
+
+
+def test_checkpoint_path_of_the_job_is_kept(tmp_path: Path) -> None:
+    job = read_job(_prefix(tmp_path, "train", checkpointconfig={"S3Uri": "s3://b/c", "LocalPath": "/ck"}))
+
+    assert job.checkpoint_dir == Path("/ck")
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "val"])
+def test_validation_channel_has_three_names(tmp_path: Path, name: str) -> None:
+    splits = find_splits(read_job(_prefix(tmp_path, "train", name)).channels)
+
+    assert splits["valid"].name == name
+
+
+@pytest.mark.parametrize("channel", ["training", "train", "data"])
+def test_one_channel_may_hold_all_splits(tmp_path: Path, channel: str) -> None:
+    prefix = _prefix(tmp_path, f"{channel}/train/cat", f"{channel}/valid/cat", f"{channel}/test/cat")
+
+    splits = find_splits(read_job(prefix).channels)
+
+    assert {split: path.name for split, path in splits.items()} == {s: s for s in ("train", "valid", "test")}
+
+
+def test_job_without_training_data_says_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="channels found: test"):
+        find_splits(read_job(_prefix(tmp_path, "test")).channels)
+
+
+def test_two_instances_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    hosts = {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}
+
+    with pytest.raises(JobError, match="Set instance_count = 1"):
+        read_job(_prefix(tmp_path, "train", resourceconfig=hosts))
+
+
+def test_broken_config_file_is_named(tmp_path: Path) -> None:
+    prefix = _prefix(tmp_path, "train")
+    (prefix / "input/config/hyperparameters.json").write_text("{")
+
+    with pytest.raises(JobError, match=r"hyperparameters\.json is not JSON"):
+        read_job(prefix)

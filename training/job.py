@@ -1,0 +1,118 @@
+"""One training job as SageMaker lays it out under /opt/ml: channels, hyperparameters, hosts, output folders.
+
+Any other prefix works the same, so that a laptop runs the same code. Files it does not know are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT_PREFIX = Path("/opt/ml")
+PREFIX_VARIABLE = "KENNEL_PREFIX"
+FAILURE_CHARACTERS = 1024  # DescribeTrainingJob's FailureReason keeps this many
+
+# The split folders and channel names people use, by the name this project uses.
+SPLITS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val"),
+    "test": ("test", "testing"),
+}
+
+
+class JobError(ValueError):
+    """The job cannot run as asked; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Where a job's input lies and where its output goes."""
+
+    prefix: Path
+    raw_hyperparameters: dict[str, str]
+    channels: dict[str, Path]
+    current_host: str
+    hosts: tuple[str, ...]
+    checkpoint_dir: Path
+
+    @property
+    def model_dir(self) -> Path:
+        """Becomes model.tar.gz."""
+        return self.prefix / "model"
+
+    @property
+    def output_dir(self) -> Path:
+        """Becomes output.tar.gz."""
+        return self.prefix / "output" / "data"
+
+    @property
+    def failure_path(self) -> Path:
+        """Its first 1024 characters become the job's FailureReason."""
+        return self.prefix / "output" / "failure"
+
+
+def read_job(prefix: Path) -> Job:
+    """The job under `prefix`. Raises JobError where its config files cannot be used."""
+    config_dir = prefix / "input" / "config"
+    resources = _read_config(config_dir / "resourceconfig.json")
+    checkpoints = _read_config(config_dir / "checkpointconfig.json")
+    current_host = str(resources.get("current_host", "algo-1"))
+    hosts = tuple(resources.get("hosts", [current_host]))
+    if len(hosts) > 1:
+        raise JobError(
+            f"The job has {len(hosts)} instances ({', '.join(hosts)}); this version trains on one. "
+            "Set instance_count = 1."
+        )
+    return Job(
+        prefix=prefix,
+        raw_hyperparameters={k: str(v) for k, v in _read_config(config_dir / "hyperparameters.json").items()},
+        channels=_find_channels(prefix / "input" / "data"),
+        current_host=current_host,
+        hosts=hosts,
+        checkpoint_dir=Path(checkpoints.get("LocalPath") or prefix / "checkpoints"),
+    )
+
+
+def find_splits(channels: Mapping[str, Path]) -> dict[str, Path]:
+    """`train`, `valid`, `test` -> folder: a channel each, or folders inside one training channel.
+
+    Raises JobError where there is no training data.
+    """
+    splits = {split: channels[name] for split, names in SPLITS.items() for name in names if name in channels}
+    inside = splits.get("train") or next(
+        (channels[name] for name in ("data", "dataset") if name in channels), None
+    )
+    if inside is not None:
+        nested = {
+            split: inside / name
+            for split, names in SPLITS.items()
+            for name in names
+            if (inside / name).is_dir()
+        }
+        if "train" in nested:
+            splits = splits | nested
+    if "train" not in splits:
+        found = ", ".join(sorted(channels)) or "none"
+        raise JobError(f"There is no training data: give a channel named train (channels found: {found}).")
+    return splits
+
+
+def _find_channels(data_dir: Path) -> dict[str, Path]:
+    if not data_dir.is_dir():
+        return {}
+    return {path.name: path for path in sorted(data_dir.iterdir()) if path.is_dir()}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise JobError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise JobError(f"{path} holds {type(content).__name__}, not an object.")
+    return content

@@ -1,0 +1,244 @@
+"""The training loop: a pure function of seed, data and hyperparameters, resumable after any step.
+
+Order, augmentation and dropout of a step are drawn from (seed, epoch, step) alone, so a job that was killed
+and started again ends with the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.augment import augment
+from training.data import ImageSet
+from training.evaluate import cross_entropy, evaluate, torch_classifier
+from training.hyperparameters import Hyperparameters
+from training.job import JobError
+from training.metrics import metric_line
+from training.network import PixelNetwork, set_training_mode
+from training.progress import progress
+from training.schedule import learning_rate
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a job is: everything but the tensors of network and optimizer."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    loss_sum: float = 0.0  # over the epoch's images so far
+    correct: int = 0
+    seen: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # an entry per finished epoch
+    best: dict[str, float] = field(default_factory=dict)  # the history entry whose weights are kept
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What the loop works with; `save` writes a checkpoint, `stopped` says that SIGTERM came."""
+
+    network: PixelNetwork
+    hyperparameters: Hyperparameters
+    train: ImageSet
+    valid: ImageSet | None
+    device: torch.device
+    bf16: bool
+    save: Callable[[dict[str, Any], int], None]
+    stopped: Callable[[], bool]
+
+
+def train(session: Session, checkpoint: dict[str, Any] | None) -> Progress:
+    """Run the remaining epochs and leave the best epoch's weights in the network.
+
+    Best is the highest validation top-1 accuracy, then the lowest validation loss; without a validation
+    channel the last epoch. Raises JobError, before the optimizer step, for a loss that is not finite.
+    """
+    optimizer = build_optimizer(session.network, session.hyperparameters)
+    state = _restore(session.network, optimizer, checkpoint)
+    while state.epoch < session.hyperparameters.epochs and not session.stopped():
+        finished = _train_epoch(session, optimizer, state)
+        if finished:
+            _finish_epoch(session, state)
+        if finished or session.stopped():
+            session.save(_checkpoint(session.network, optimizer, state), _steps_done(session, state))
+    if state.best_weights:
+        session.network.network.load_state_dict(state.best_weights)
+    return state
+
+
+def build_optimizer(network: nn.Module, hyperparameters: Hyperparameters) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum or AdamW; weight decay only on parameters of two or more dimensions."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": hyperparameters.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if hyperparameters.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=hyperparameters.learning_rate)
+    momentum = hyperparameters.momentum
+    return torch.optim.SGD(groups, lr=hyperparameters.learning_rate, momentum=momentum, nesterov=momentum > 0)
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """`auto`: where the processor multiplies bf16 natively; elsewhere it is emulated and slower than fp32."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _train_epoch(session: Session, optimizer: torch.optim.Optimizer, state: Progress) -> bool:
+    """The rest of the epoch, step by step; False when SIGTERM cut it short."""
+    hyperparameters = session.hyperparameters
+    batches = _epoch_batches(len(session.train), hyperparameters, state.epoch)
+    set_training_mode(session.network.network, frozen=hyperparameters.freeze_backbone)
+    started, seen_before = time.monotonic(), state.seen
+    remaining = range(state.step, len(batches))
+    what = f"epoch {state.epoch + 1}/{hyperparameters.epochs}"
+    for step in progress(remaining, total=len(remaining), what=what):
+        _train_step(session, optimizer, state, batches[step], total_steps=len(batches))
+        if session.stopped():
+            return False
+        if (
+            hyperparameters.checkpoint_steps
+            and _steps_done(session, state) % hyperparameters.checkpoint_steps == 0
+        ):
+            session.save(_checkpoint(session.network, optimizer, state), _steps_done(session, state))
+    images_per_second = (state.seen - seen_before) / max(1e-9, time.monotonic() - started)
+    _say({"images_per_second": images_per_second})
+    return True
+
+
+def _train_step(
+    session: Session,
+    optimizer: torch.optim.Optimizer,
+    state: Progress,
+    batch: NDArray[np.int64],
+    *,
+    total_steps: int,
+) -> None:
+    hyperparameters = session.hyperparameters
+    generator = _generator(hyperparameters.seed, state.epoch, state.step)
+    pixels = torch.from_numpy(session.train.pixels[batch]).to(session.device)
+    targets = torch.from_numpy(session.train.folder.targets[batch]).to(session.device)
+    images = augment(
+        session.network.normalise(pixels), hyperparameters.augmentation, hyperparameters.image_size, generator
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(
+            state.epoch * total_steps + state.step,
+            schedule=hyperparameters.schedule,
+            peak=hyperparameters.learning_rate,
+            warmup_steps=round(hyperparameters.warmup_epochs * total_steps),
+            total_steps=hyperparameters.epochs * total_steps,
+        )
+    with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.bf16):
+        logits = session.network.network(images.to(memory_format=torch.channels_last))
+    loss = cross_entropy(logits, targets, hyperparameters.label_smoothing)
+    if not math.isfinite(loss.item()):
+        raise JobError(
+            f"The training loss is {loss.item()} at epoch {state.epoch + 1}, step {state.step + 1}: lower "
+            f"learning_rate={hyperparameters.learning_rate} or lengthen warmup_epochs."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    state.step += 1
+    state.seen += len(batch)
+    state.loss_sum += loss.item() * len(batch)
+    state.correct += int((logits.argmax(1) == targets).sum())
+
+
+def _finish_epoch(session: Session, state: Progress) -> None:
+    """Evaluate, say the metrics, keep the weights if they are the best so far, and open the next epoch."""
+    entry = {
+        "epoch": float(state.epoch + 1),
+        "train_loss": state.loss_sum / state.seen,
+        "train_top1_accuracy": state.correct / state.seen,
+    }
+    if session.valid is not None:
+        classify = torch_classifier(session.network, device=session.device, bf16=session.bf16)
+        result = evaluate(classify, session.valid, batch_size=EVALUATION_BATCH)
+        entry |= {f"validation_{name}": value for name, value in result.metrics().items()}
+    state.history.append(entry)
+    if _rank(entry) >= _rank(state.best):
+        state.best = entry
+        state.best_weights = _copy(session.network.network)
+    state.epoch, state.step, state.seen, state.correct, state.loss_sum = state.epoch + 1, 0, 0, 0, 0.0
+    _say({name: value for name, value in entry.items() if name != "epoch"} | best_metrics(state.history))
+
+
+def _rank(entry: dict[str, float]) -> tuple[float, float]:
+    return entry.get("validation_top1_accuracy", 0.0), -entry.get("validation_loss", math.inf)
+
+
+def best_metrics(history: list[dict[str, float]]) -> dict[str, float]:
+    """The best of each validation metric; empty before the first epoch or without a validation channel."""
+    if not history or "validation_loss" not in history[0]:
+        return {}
+    return {
+        "best_validation_loss": min(entry["validation_loss"] for entry in history),
+        "best_validation_top1_accuracy": max(entry["validation_top1_accuracy"] for entry in history),
+    }
+
+
+def _say(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        print(metric_line(name, value), flush=True)
+
+
+def _epoch_batches(count: int, hyperparameters: Hyperparameters, epoch: int) -> list[NDArray[np.int64]]:
+    """A permutation cut into nearly equal batches: no runt whose batch statistics mean nothing."""
+    order = np.random.default_rng([hyperparameters.seed, epoch]).permutation(count)
+    return np.array_split(order, math.ceil(count / hyperparameters.batch_size))
+
+
+def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
+    """For the step's augmentation; the global generator, which dropout draws from, gets the same seed."""
+    step_seed = int(np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(step_seed)
+    return torch.Generator().manual_seed(step_seed)
+
+
+def _steps_done(session: Session, state: Progress) -> int:
+    per_epoch = math.ceil(len(session.train) / session.hyperparameters.batch_size)
+    return state.epoch * per_epoch + state.step
+
+
+def _checkpoint(network: PixelNetwork, optimizer: torch.optim.Optimizer, state: Progress) -> dict[str, Any]:
+    return {
+        "progress": {name: getattr(state, name) for name in Progress.__slots__},
+        "network": network.network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def _restore(
+    network: PixelNetwork, optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any] | None
+) -> Progress:
+    if checkpoint is None:
+        return Progress()
+    network.network.load_state_dict(checkpoint["network"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    state = Progress(**checkpoint["progress"])
+    logger.info("resumed epoch=%d step=%d", state.epoch, state.step)
+    return state
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,594 @@
+"""One TOML file per job, read and checked in one place before anything costs money.
+
+    recipe = read_recipe(Path("recipes/dogs-resnet50.toml")).with_overrides(["epochs=1"])
+
+A recipe has these sections; all but `name` may be left out, and none is acted on here:
+
+    name, description            prefix of every job, endpoint and function the recipe makes
+    [data]                       where the images come from and what they should look like
+    [hyperparameters]            the training job's settings (training/hyperparameters.py)
+    [tuning], [tuning.ranges.X]  the search: objective, strategy, budget, one table per hyperparameter
+    [training]                   the machines of a training job
+    [debugger]                   the rules that watch it, and [debugger.parameters.RULE] to adjust one
+    [endpoint]                   the machines of an endpoint; [endpoint.scaling], [endpoint.lambda]
+    [transform]                  the machines and request sizes of a Batch Transform job
+    [ec2]                        the machine for the same training without SageMaker
+
+The dataclasses below are the schema: `build_table` reads any of them, and refuses an unknown key, a
+wrong type or a value out of range by name. Stdlib only: `local` and `aws` import this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+from training.hyperparameters import (
+    HyperparameterError,
+    Hyperparameters,
+    canonical_name,
+    parse_hyperparameters,
+    parse_value,
+)
+from training.metrics import METRICS
+
+Scalar: TypeAlias = str | int | float | bool
+
+ModelRule = Literal[
+    "VanishingGradient",
+    "ExplodingTensor",
+    "PoorWeightInitialization",
+    "DeadRelu",
+    "SaturatedActivation",
+    "WeightUpdateRatio",
+    "AllZero",
+    "UnchangedTensor",
+    "TensorVariance",
+    "Overfit",
+    "Overtraining",
+    "LossNotDecreasing",
+    "ClassImbalance",
+    "Confusion",
+    "CheckInputImages",
+    "StalledTrainingRule",
+]
+ProfilerRule = Literal[
+    "LowGPUUtilization",
+    "ProfilerReport",
+    "BatchSize",
+    "CPUBottleneck",
+    "IOBottleneck",
+    "GPUMemoryIncrease",
+    "LoadBalancing",
+    "MaxInitializationTime",
+    "OverallFrameworkMetrics",
+    "OverallSystemUsage",
+    "StepOutlier",
+    "Dataloader",
+]
+
+# A tuning job's name is at most 32 characters, and a time stamp follows the recipe's name. Lower case
+# because the service lower-cases the ARNs of endpoints, and a policy is matched against those.
+NAME = (r"(?=.{1,20}$)[a-z0-9](-*[a-z0-9])*", "1 to 20 lower-case letters, digits and inner hyphens")
+SAGEMAKER_INSTANCE = (r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type such as 'ml.m5.large'")
+EC2_INSTANCE = (r"[a-z0-9-]+\.[a-z0-9-]+", "an EC2 instance type such as 'g5.xlarge' (no 'ml.' in front)")
+URL = (r"https?://\S+", "an http or https address")
+SHA256 = (r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")
+KAGGLE_NAME = (r"\w[\w-]*/\w[\w-]*", "of the form owner/dataset")
+FOLDER = (r"(?!.*(^|/)\.\.?(/|$))[^/\\\0]+(/[^/\\\0]+)*", "a folder inside the archive, such as 'images/all'")
+CONTENT_TYPE = (r"[\w.+-]+/[\w.+-]+", "a content type such as 'image/jpeg'")
+
+MAX_RANGES = 30  # CreateHyperParameterTuningJob, ParameterRanges
+MAX_CATEGORIES = 30
+MAX_TRANSFORM_MB = 100  # CreateTransformJob: MaxConcurrentTransforms x MaxPayloadInMB
+DAY_SECONDS = 24 * 3600
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the file, the table, the key and what is allowed."""
+
+
+def _field(help: str, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
+    """A key of a table. `limits`: low and high, choices, pattern, max_items, key (its name in TOML), read."""
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """[data]: the images, as one folder per label under train, valid and test."""
+
+    url: str = _field("archive (zip or tar) to download", "", pattern=URL)
+    sha256: str = _field("checksum of that archive", "", pattern=SHA256)
+    kaggle: str = _field("data set that the user's own kaggle client downloads", "", pattern=KAGGLE_NAME)
+    archive_root: str = _field(
+        "folder in the archive that holds the three; its top if empty", "", pattern=FOLDER
+    )
+    train_folder: str = _field("what the archive calls train", "train", pattern=FOLDER)
+    valid_folder: str = _field("what the archive calls valid", "valid", pattern=FOLDER)
+    test_folder: str = _field("what the archive calls test", "test", pattern=FOLDER)
+    num_classes: int | None = _field("how many labels there should be", None, low=2, high=100_000)
+    content_type: str = _field(
+        "of the images, for channels and transform", "image/jpeg", pattern=CONTENT_TYPE
+    )
+    license_note: str = _field("what is known about the licence; shown before a download", "")
+    hint: str = _field("how to get the images when there is nothing to download", "")
+
+    def __post_init__(self) -> None:
+        if self.url and self.kaggle:
+            raise ValueError("url and kaggle are both given; keep one.")
+        if self.sha256 and not self.url:
+            raise ValueError("sha256 is given without a url; add the url or leave sha256 out.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuousRange:
+    """[tuning.ranges.X] with type = "continuous": any number from low to high."""
+
+    type: Literal["continuous"]
+    low: float
+    high: float
+    scale: Literal["linear", "logarithmic"] = "linear"
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntegerRange:
+    """[tuning.ranges.X] with type = "integer": a whole number from low to high."""
+
+    type: Literal["integer"]
+    low: int
+    high: int
+    scale: Literal["linear", "logarithmic"] = "linear"
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoricalRange:
+    """[tuning.ranges.X] with type = "categorical": one of the values."""
+
+    type: Literal["categorical"]
+    values: tuple[Scalar, ...] = _field("what to choose from", min_items=1, max_items=MAX_CATEGORIES)
+
+
+Range: TypeAlias = ContinuousRange | IntegerRange | CategoricalRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """[tuning]: what the search looks for, how, and how much it may spend."""
+
+    objective: str = _field("metric that trials are compared by", choices=tuple(METRICS))
+    direction: Literal["maximize", "minimize"]
+    strategy: Literal["Bayesian", "Random", "Hyperband", "Grid"] = "Bayesian"
+    max_jobs: int = _field("trials in all", 4, low=1, high=10_000)
+    max_parallel_jobs: int = _field("trials at once", 2, low=1, high=100)
+    early_stopping: Literal["Off", "Auto"] = "Off"
+    instance_count: int = _field("instances of one trial", 1, low=1, high=100)
+    ranges: Mapping[str, Range] = _field(
+        "search space", min_items=1, max_items=MAX_RANGES, parse_key=canonical_name
+    )
+
+    def __post_init__(self) -> None:
+        for name, values in self.ranges.items():
+            _check_range_fits(name, values)
+        wanted = "minimize" if self.objective.endswith("_loss") else "maximize"
+        if self.direction != wanted:
+            raise ValueError(
+                f"direction={self.direction!r} would look for the worst {self.objective}; set {wanted!r}."
+            )
+        if self.max_parallel_jobs > self.max_jobs:
+            raise ValueError(
+                f"max_parallel_jobs={self.max_parallel_jobs} is more than max_jobs={self.max_jobs}; lower it."
+            )
+        if self.strategy == "Hyperband" and self.early_stopping != "Off":
+            raise ValueError(
+                "strategy='Hyperband' stops trials itself and needs early_stopping='Off' "
+                f"(now {self.early_stopping!r})."
+            )
+        if self.strategy == "Grid":
+            self._check_grid()
+
+    def _check_grid(self) -> None:
+        combinations = 1
+        for name, values in self.ranges.items():
+            if not isinstance(values, CategoricalRange):
+                raise ValueError(
+                    f"strategy='Grid' takes categorical ranges only; [tuning.ranges.{name}] is "
+                    f"{values.type!r}. List its values, or choose another strategy."
+                )
+            combinations *= len(values.values)
+        if self.max_jobs != combinations:  # the service refuses any other number
+            raise ValueError(
+                f"strategy='Grid' tries every combination: set max_jobs={combinations} (now {self.max_jobs})."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """[training]: the machines of a training job, and of each trial of a tuning job."""
+
+    instance_type: str = _field("machine", "ml.m5.xlarge", pattern=SAGEMAKER_INSTANCE)
+    instance_count: int = _field("how many of them train together", 1, low=1, high=100)
+    volume_gb: int = _field("disk of each", 30, low=1, high=16_384)
+    max_run_seconds: int = _field("the service stops the job after this", 3600, low=1, high=28 * DAY_SECONDS)
+    spot: bool = _field("spare capacity: cheaper, may be interrupted, resumes from its checkpoint", False)
+    max_wait_seconds: int | None = _field(
+        "with spot: waiting and running together", None, low=1, high=28 * DAY_SECONDS
+    )
+
+    def __post_init__(self) -> None:
+        if not self.spot and self.max_wait_seconds is not None:
+            raise ValueError(
+                f"max_wait_seconds={self.max_wait_seconds} has a meaning with spot = true only; "
+                "set spot or leave it out."
+            )
+        if self.spot and (self.max_wait_seconds or 0) < self.max_run_seconds:
+            raise ValueError(
+                f"spot = true needs max_wait_seconds of at least max_run_seconds={self.max_run_seconds} "
+                f"(now {self.max_wait_seconds})."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debugger:
+    """[debugger]: the rules that watch a training job."""
+
+    rules: tuple[ModelRule, ...] = ()
+    profiler_rules: tuple[ProfilerRule, ...] = ()
+    parameters: Mapping[str, Mapping[str, Scalar]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        chosen = (*self.rules, *self.profiler_rules)
+        for rule in self.parameters:
+            if rule not in chosen:
+                raise ValueError(
+                    f"[debugger.parameters.{rule}] adjusts a rule that is in neither rules nor "
+                    f"profiler_rules. {_nearest(rule, chosen)}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """[endpoint.scaling]: how many instances, kept near a number of invocations for each."""
+
+    min_instances: int = _field("never fewer", 1, low=1, high=1000)
+    max_instances: int = _field("never more", low=1, high=1000)
+    target: float = _field("invocations per instance per minute", low=0.01, high=1e9)
+    scale_in_cooldown_seconds: int = _field("between removals", 300, low=0, high=DAY_SECONDS)
+    scale_out_cooldown_seconds: int = _field("between additions", 300, low=0, high=DAY_SECONDS)
+
+    def __post_init__(self) -> None:
+        if self.min_instances > self.max_instances:
+            raise ValueError(
+                f"min_instances={self.min_instances} is more than max_instances={self.max_instances}; "
+                "lower one or raise the other."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LambdaFunction:
+    """[endpoint.lambda]: the function that calls the endpoint for clients without AWS credentials."""
+
+    memory_mb: int = _field("its memory, and with it its share of a processor", 256, low=128, high=10_240)
+    timeout_seconds: int = _field("longer than an invocation's 60 s", 75, low=1, high=900)
+    provisioned_concurrency: int = _field("copies kept warm; 0 = none", 0, low=0, high=10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """[endpoint]: the machines that answer."""
+
+    instance_type: str = _field("machine", "ml.m5.large", pattern=SAGEMAKER_INSTANCE)
+    initial_instance_count: int = _field("how many at the start", 1, low=1, high=1000)
+    scaling: Scaling | None = None
+    lambda_function: LambdaFunction | None = dataclasses.field(default=None, metadata={"key": "lambda"})
+
+    def __post_init__(self) -> None:
+        scaling = self.scaling
+        if scaling and not scaling.min_instances <= self.initial_instance_count <= scaling.max_instances:
+            raise ValueError(
+                f"initial_instance_count={self.initial_instance_count} is outside [endpoint.scaling]'s "
+                f"{scaling.min_instances} to {scaling.max_instances}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """[transform]: the machines of a Batch Transform job, and what is sent to them at once."""
+
+    instance_type: str = _field("machine", "ml.m5.large", pattern=SAGEMAKER_INSTANCE)
+    instance_count: int = _field("objects are shared out among them", 1, low=1, high=100)
+    max_concurrent_transforms: int = _field("requests in flight per instance", 4, low=1, high=100)
+    max_payload_mb: int = _field("largest image", 6, low=1, high=MAX_TRANSFORM_MB)
+
+    def __post_init__(self) -> None:
+        total_mb = self.max_concurrent_transforms * self.max_payload_mb
+        if total_mb > MAX_TRANSFORM_MB:
+            raise ValueError(
+                f"max_concurrent_transforms={self.max_concurrent_transforms} x "
+                f"max_payload_mb={self.max_payload_mb} is {total_mb} MB; SageMaker allows "
+                f"{MAX_TRANSFORM_MB}. Lower one."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ec2:
+    """[ec2]: the same training on a plain machine."""
+
+    instance_type: str = _field("machine", pattern=EC2_INSTANCE)
+
+
+def _read_hyperparameters(table: object, where: str) -> Hyperparameters:
+    """[hyperparameters]: types as in TOML, then names, ranges and combinations as for any job."""
+    hints = get_type_hints(Hyperparameters)
+    values = _expect_table(table, where)
+    with _naming(where):
+        for key, value in values.items():
+            _convert(value, hints[canonical_name(key)], key, where, {})
+        return parse_hyperparameters({key: str(value) for key, value in values.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A whole job. A section that is None was not asked for."""
+
+    name: str = _field("prefix of every name the recipe makes", pattern=NAME)
+    description: str = _field("one sentence", "")
+    data: Data = Data()
+    hyperparameters: Hyperparameters = dataclasses.field(
+        default=Hyperparameters(), metadata={"read": _read_hyperparameters}
+    )
+    tuning: Tuning | None = None
+    training: Training = Training()
+    debugger: Debugger = Debugger()
+    endpoint: Endpoint | None = None
+    transform: Transform | None = None
+    ec2: Ec2 | None = None
+
+    def with_overrides(self, overrides: Iterable[str]) -> Recipe:
+        """The recipe with hyperparameters changed, each given as `name=value` (the verbs' --set)."""
+        changed: dict[str, str] = {}
+        for text in overrides:
+            name, value = _parse_override(text)
+            if name in changed:
+                raise RecipeError(f"Override {text!r} sets {name} a second time; keep one.")
+            changed[name] = value
+        try:
+            hyperparameters = parse_hyperparameters({**self.hyperparameters.to_strings(), **changed})
+        except HyperparameterError as error:
+            raise RecipeError(f"Override not possible: {error}") from None
+        return dataclasses.replace(self, hyperparameters=hyperparameters)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file. Raises RecipeError, with the file in the message, at the first fault."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        recipe: Recipe = build_table(Recipe, table, "")
+    except OSError as error:
+        neighbours = [str(neighbour) for neighbour in path.parent.glob("*.toml")]
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}). {_nearest(str(path), neighbours)}"
+        ) from None
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise RecipeError(f"{path}: not valid TOML ({error}).") from None
+    return recipe
+
+
+def build_table(kind: type[Any], table: Mapping[str, object], where: str) -> Any:
+    """A table as the dataclass `kind`; `where` is its dotted name, empty for the whole file."""
+    hints = get_type_hints(kind)
+    fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(kind)}
+    _refuse_unknown(table, fields, where)
+    values = {
+        fields[key].name: _convert(value, hints[fields[key].name], key, where, fields[key].metadata)
+        for key, value in table.items()
+    }
+    for key, field in fields.items():
+        if key not in table and _is_required(field):
+            raise RecipeError(f"{key!r} is missing {_inside(where)}.")
+    with _naming(where):
+        return kind(**values)
+
+
+def _convert(value: object, hint: Any, key: str, where: str, limits: Mapping[str, Any]) -> Any:
+    """One value by the type the schema gives it."""
+    kinds = [kind for kind in _union_members(hint) if kind is not type(None)]
+    inner = _dotted(where, key)
+    if "read" in limits:
+        return limits["read"](value, inner)
+    if dataclasses.is_dataclass(kinds[0]):
+        table = _expect_table(value, inner)
+        return build_table(_choose_kind(kinds, table, inner), table, inner)
+    if get_origin(kinds[0]) is tuple:
+        return _convert_list(value, get_args(kinds[0])[0], key, where, limits)
+    if get_origin(kinds[0]) is Mapping:
+        return _convert_mapping(value, get_args(kinds[0])[1], inner, limits)
+    return _convert_scalar(value, kinds, key, where, limits)
+
+
+def _convert_list(value: object, kind: Any, key: str, where: str, limits: Mapping[str, Any]) -> Any:
+    if not isinstance(value, list):
+        raise RecipeError(f"{_shown(key, value, where)} is not a list.")
+    items = [_convert(item, kind, key, where, limits) for item in value]
+    repeated = [item for index, item in enumerate(items) if item in items[:index]]
+    if repeated:
+        raise RecipeError(f"{key} {_inside(where)} lists {repeated[0]!r} twice; keep one.")
+    _check_count(len(items), _dotted(where, key), limits)
+    return tuple(items)
+
+
+def _convert_mapping(value: object, kind: Any, where: str, limits: Mapping[str, Any]) -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for key, item in _expect_table(value, where).items():
+        with _naming(where):
+            name = limits.get("parse_key", str)(key)
+        if name in items:
+            raise RecipeError(f"[{where}] gives {name!r} twice (once as {key!r}); keep one.")
+        items[name] = _convert(item, kind, key, where, {})
+    _check_count(len(items), where, limits)
+    return items
+
+
+def _convert_scalar(
+    value: object, kinds: list[Any], key: str, where: str, limits: Mapping[str, Any]
+) -> object:
+    shown = _shown(key, value, where)
+    choices = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else limits.get("choices")
+    if choices:
+        if value in choices:
+            return value
+        raise RecipeError(f"{shown} is not one of {', '.join(choices)}.{_did_you_mean(str(value), choices)}")
+    fitting = [kind for kind in kinds if _is_of_kind(value, kind)]
+    if not fitting:
+        raise RecipeError(f"{shown} is not {' or '.join(_KIND_NAMES[kind] for kind in kinds)}.")
+    _check_limits(value, shown, limits)
+    return float(value) if fitting == [float] else value  # type: ignore[arg-type]
+
+
+def _check_limits(value: Any, shown: str, limits: Mapping[str, Any]) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{shown} is not a finite number.")
+    if "low" in limits and not limits["low"] <= value <= limits["high"]:
+        raise RecipeError(f"{shown} is outside {limits['low']} to {limits['high']}.")
+    if "pattern" in limits:
+        regex, meaning = limits["pattern"]
+        if not re.fullmatch(regex, value):
+            raise RecipeError(f"{shown} is not {meaning}.")
+
+
+def _check_count(count: int, where: str, limits: Mapping[str, Any]) -> None:
+    low, high = limits.get("min_items", 0), limits.get("max_items", math.inf)
+    if not low <= count <= high:
+        raise RecipeError(f"[{where}] has {count} entries; give {low} to {high}.")
+
+
+def _check_bounds(low: float, high: float, scale: str) -> None:
+    if not low < high:
+        raise ValueError(f"low={low} is not below high={high}.")
+    if scale == "logarithmic" and low <= 0:
+        raise ValueError(f"scale='logarithmic' needs low above 0 (now {low}); raise low or use 'linear'.")
+
+
+def _check_range_fits(name: str, values: Range) -> None:
+    """A range's type is its hyperparameter's own, and each value in it could be sent to a job."""
+    kind = get_type_hints(Hyperparameters)[name]
+    if isinstance(values, CategoricalRange):
+        wrong = [value for value in values.values if not _is_of_kind(value, kind)]
+        if wrong:
+            raise ValueError(f"[tuning.ranges.{name}]: {wrong[0]!r} is not {_KIND_NAMES[kind]}.")
+        tried: tuple[Scalar, ...] = values.values
+    else:
+        if _RANGE_TYPES.get(kind) != values.type:
+            fitting = _RANGE_TYPES.get(kind, "categorical")
+            raise ValueError(
+                f"[tuning.ranges.{name}]: type={values.type!r} does not fit {name}, which is "
+                f"{_KIND_NAMES[kind]}; use {fitting!r}."
+            )
+        tried = (values.low, values.high)
+    for value in tried:
+        parse_value(name, value)
+
+
+def _parse_override(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise RecipeError(f"Override {text!r} is not of the form name=value, such as epochs=1.")
+    try:
+        return canonical_name(name), value
+    except HyperparameterError as error:
+        raise RecipeError(f"Override {text!r}: {error}") from None
+
+
+def _choose_kind(kinds: list[Any], table: Mapping[str, object], where: str) -> Any:
+    """The one dataclass, or the one whose `type` the table names."""
+    if len(kinds) == 1:
+        return kinds[0]
+    by_type = {get_args(get_type_hints(kind)["type"])[0]: kind for kind in kinds}
+    if "type" not in table:
+        raise RecipeError(f"'type' is missing in [{where}]: one of {', '.join(by_type)}.")
+    return by_type[_convert_scalar(table["type"], [str], "type", where, {"choices": tuple(by_type)})]
+
+
+def _refuse_unknown(table: Mapping[str, object], known: Mapping[str, object], where: str) -> None:
+    for key, value in table.items():
+        if key in known:
+            continue
+        if isinstance(value, dict):
+            tables = [_dotted(where, name) for name in known]
+            raise RecipeError(
+                f"unknown table [{_dotted(where, key)}]. {_nearest(_dotted(where, key), tables)}"
+            )
+        raise RecipeError(f"unknown key {key!r} {_inside(where)}. {_nearest(key, known)}")
+
+
+def _expect_table(value: object, where: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise RecipeError(f"{where}={value!r} is not a table; write [{where}] and its keys below it.")
+    return value
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Puts the table's name before what a dataclass or a hyperparameter says about its values."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{_inside(where)}: {error}") from None
+
+
+def _is_of_kind(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _dotted(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _inside(where: str) -> str:
+    return f"in [{where}]" if where else "at the top of the file"
+
+
+def _shown(key: str, value: object, where: str) -> str:
+    return f"{key}={value!r} {_inside(where)}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    return _did_you_mean(name, names).strip() or f"Known: {', '.join(sorted(names)) or 'none'}."
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+_KIND_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_RANGE_TYPES: dict[Any, str] = {int: "integer", float: "continuous"}
