@@ -105,7 +105,7 @@ def decode_pixels(body: bytes, preprocess: Preprocess, *, max_pixels: int = MAX_
     """An encoded picture's pixels, (crop, crop, 3) uint8. Raises ImageError naming the fault."""
     shorter_side = math.ceil(preprocess.resize * preprocess.reducing_gap)
     image = decode_image(body, shorter_side=shorter_side, max_pixels=max_pixels)
-    return np.asarray(resize_and_crop(image, preprocess))
+    return np.array(resize_and_crop(image, preprocess))  # a copy: Pillow's own memory is read-only
 
 
 def decode_image(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,3 +30,41 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     destination = tmp_path_factory.mktemp("shapes")
     draw_shapes(destination, seed=1, images_per_class={"train": 16, "valid": 6, "test": 6})
     return destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedShapes:
+    """What `python -m local train` left behind, and the images it learnt from."""
+
+    data: Path
+    output: Path
+
+    @property
+    def artifact(self) -> Path:
+        """model.tar.gz"""
+        return self.output / "model.tar.gz"
+
+
+QUICK = {"epochs": "2", "image_size": "32", "resize": "36", "precision": "fp32"}
+
+
+@pytest.fixture(scope="session")
+def trained_shapes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedShapes:
+    """One real training job for the whole suite, through the command line."""
+    output = tmp_path_factory.mktemp("trained")
+    settings = [f"--set={name}={value}" for name, value in QUICK.items()]
+    command = ["train", "recipes/shapes.toml", "--data", str(shapes), "--output", str(output), *settings]
+    run_local(*command, check=True)
+    return TrainedShapes(data=shapes, output=output)
+
+
+def run_local(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """`python -m local ...` in the repository, its output as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "local", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=300,
+    )

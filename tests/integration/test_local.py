@@ -1,0 +1,204 @@
+"""From images to a scored test set through the command line: the product's walking skeleton."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from artifact.bundle import read_bundle, read_test_predictions
+from local.endpoint import start_endpoint
+from local.platform import REPOSITORY, LocalError
+from tests.conftest import TrainedShapes, run_local
+
+
+@pytest.fixture(scope="module")
+def transformed(trained_shapes: TrainedShapes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("transformed")
+    done = run_local(
+        *("transform", "--artifact", str(trained_shapes.artifact)),
+        *("--input", str(trained_shapes.data / "test"), "--output", str(output)),
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_every_image_gets_one_answer_at_its_path(trained_shapes: TrainedShapes, transformed: Path) -> None:
+    sent = {path.relative_to(trained_shapes.data / "test") for path in trained_shapes.data.glob("test/*/*")}
+
+    answered = {path.relative_to(transformed).with_suffix("") for path in transformed.rglob("*.out")}
+
+    assert answered == sent and len(sent) == 24
+
+
+def test_served_predictions_equal_the_trainers_image_by_image(
+    trained_shapes: TrainedShapes, transformed: Path
+) -> None:
+    recorded = read_test_predictions(trained_shapes.output / "model")
+    labels = read_bundle(trained_shapes.output / "model").manifest.labels
+
+    for row in recorded:
+        answer = np.array(json.loads((transformed / f"{row.path}.out").read_text()))
+        assert labels[int(np.argmax(answer, 1)[0])] == row.predicted
+        assert answer.max() == pytest.approx(row.log_probability, abs=1e-5)
+
+
+def test_scores_agree_with_the_trainers_own(trained_shapes: TrainedShapes, transformed: Path) -> None:
+    scores = json.loads((transformed / "scores.json").read_text())
+    manifest = read_bundle(trained_shapes.output / "model").manifest
+
+    assert scores["top1_accuracy"]["value"] == manifest.metrics["test"]["top1_accuracy"]
+    assert scores["comparison"]["top1_difference"] == 0
+    assert scores["comparison"]["items_same_prediction"] == scores["comparison"]["items_compared"] == 24
+    assert "<html" in (transformed / "report.html").read_text()
+
+
+def test_one_bad_object_does_not_spoil_its_neighbours(trained_shapes: TrainedShapes, tmp_path: Path) -> None:
+    shutil.copytree(trained_shapes.data / "test", tmp_path / "in")
+    bad = tmp_path / "in/circle/broken.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    stale = tmp_path / "out/circle/broken.jpg.out"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("[[0.0, -9, -9, -9]]")  # an earlier run's answer must not stand for this one
+
+    done = run_local(
+        *("transform", "--artifact", str(trained_shapes.artifact)),
+        *("--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")),
+    )
+
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert done.returncode == 1
+    assert "failed circle/broken.jpg: 400" in done.stderr
+    assert scores["counts"]["scored"] == 24 and scores["counts"]["failed"] == 1
+    assert scores["missing_or_failed"][0]["path"] == "circle/broken.jpg"
+    assert "400" in scores["missing_or_failed"][0]["error"]
+    assert not stale.exists()
+
+
+def test_folder_without_labels_is_transformed_but_not_scored(
+    trained_shapes: TrainedShapes, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_shapes.data / "test/circle", tmp_path / "in")
+
+    done = run_local(
+        *("transform", "--artifact", str(trained_shapes.output / "model")),
+        *("--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")),
+    )
+
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert done.returncode == 0, done.stderr
+    assert scores["counts"]["unlabelled"] == 6 and scores["top1_accuracy"]["value"] is None
+
+
+def test_serving_process_runs_without_torch(trained_shapes: TrainedShapes) -> None:
+    with start_endpoint(trained_shapes.artifact) as endpoint:
+        maps = [
+            Path(f"/proc/{pid}/maps").read_text()
+            for pid in _descendants(endpoint.process.pid)
+            if Path(f"/proc/{pid}/maps").exists()
+        ]
+
+    assert any("openvino" in text for text in maps)
+    assert not any("libtorch" in text for text in maps)
+
+
+def test_served_artifact_answers_pytorch_and_numpy_argmax(trained_shapes: TrainedShapes) -> None:
+    import torch
+
+    picture = next((trained_shapes.data / "test/circle").iterdir()).read_bytes()
+    with start_endpoint(trained_shapes.artifact) as endpoint:
+        answer = requests.post(
+            f"{endpoint.url}/invocations", data=picture, headers={"Content-Type": "image/jpeg"}, timeout=60
+        )
+        pred = answer.json()
+
+    assert torch.tensor(pred).argmax().item() == np.argmax(pred, 1)[0]
+
+
+def test_serve_ends_cleanly_on_ctrl_c(trained_shapes: TrainedShapes) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "local", "serve", "--artifact", str(trained_shapes.artifact), "--port", "0"],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "/invocations answers" in line:
+            break
+    server_pids = _descendants(process.pid)
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=40)
+
+    assert process.returncode == 0
+    deadline = time.monotonic() + 5
+    while any(_is_running(pid) for pid in server_pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_is_running(pid) for pid in server_pids)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(
+            ["serve", "--artifact", "nowhere.tar.gz"], "There is no artifact nowhere.tar.gz", id="serve"
+        ),
+        pytest.param(
+            ["train", "recipes/shapes.toml", "--data", "docs", "--output", "build/x"],
+            "docs holds no train folder",
+            id="data",
+        ),
+        pytest.param(
+            ["train", "recipes/shapes.toml", "--data", "docs", "--output", "build/x", "--set", "lr"],
+            "'lr'",
+            id="set",
+        ),
+        pytest.param(
+            ["train", "recipes/absent.toml", "--data", "docs", "--output", "build/x"],
+            "absent.toml",
+            id="recipe",
+        ),
+    ],
+)
+def test_mistake_is_answered_by_one_sentence(arguments: list[str], sentence: str) -> None:
+    done = run_local(*arguments)
+
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_tampered_artifact_is_not_served(trained_shapes: TrainedShapes, tmp_path: Path) -> None:
+    shutil.copytree(trained_shapes.output / "model", tmp_path / "model")
+    (tmp_path / "model/openvino/fp32.bin").write_bytes(b"changed")
+
+    with pytest.raises((LocalError, ValueError), match="checksum"), start_endpoint(tmp_path / "model"):
+        pass
+
+
+def _descendants(pid: int) -> list[int]:
+    """The process, its children, and theirs."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found = [pid]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False

@@ -1,0 +1,200 @@
+"""`python -m training` as a process under SageMaker's contract: killed, stopped, failing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from artifact.bundle import read_bundle
+from local.platform import REPOSITORY, lay_out_training_job
+from training.metrics import METRICS, metric_regex
+
+HYPERPARAMETERS = {
+    "architecture": "cnn",
+    "image_size": "32",
+    "resize": "36",
+    "epochs": "4",
+    "batch-size": "8",
+    "lr": "0.02",
+    "precision": "fp32",
+    "checkpoint_steps": "3",
+    "_tuning_objective_metric": "validation_loss",
+}
+
+
+def _start(prefix: Path, shapes: Path, **changes: str) -> subprocess.Popen[str]:
+    """The job as a process; one thread, so that other load on the machine cannot split sums differently."""
+    channels = {split: shapes / split for split in ("train", "valid", "test")}
+    lay_out_training_job(prefix, job_name="t", hyperparameters=HYPERPARAMETERS | changes, channels=channels)
+    return subprocess.Popen(
+        [str(REPOSITORY / "container" / "train")],
+        env=os.environ
+        | {
+            "KENNEL_PREFIX": str(prefix),
+            "PYTHONPATH": str(REPOSITORY),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _weights_checksum(prefix: Path) -> str:
+    return hashlib.sha256((prefix / "model" / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def _wait_for_checkpoint(prefix: Path, after_step: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        steps = [int(path.stem.removeprefix("step-")) for path in (prefix / "checkpoints").glob("step-*.pt")]
+        if steps and max(steps) >= after_step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint of step {after_step} within 60 s")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A job that ran through, and what it printed on stdout."""
+    prefix = tmp_path_factory.mktemp("uninterrupted")
+    process = _start(prefix, shapes)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    return prefix, stdout
+
+
+def test_killed_job_resumes_to_the_same_weights_bit_for_bit(
+    uninterrupted: tuple[Path, str], shapes: Path, tmp_path: Path
+) -> None:
+    kill_at = random.SystemRandom().randint(3, 27)  # of 32 steps
+    process = _start(tmp_path, shapes)
+    _wait_for_checkpoint(tmp_path, kill_at)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "model" / "manifest.json").exists()
+
+    process = _start(tmp_path, shapes)
+    _, stderr = process.communicate(timeout=120)
+
+    assert process.returncode == 0, stderr
+    assert "resumed epoch=" in stderr
+    assert _weights_checksum(tmp_path) == _weights_checksum(uninterrupted[0]), f"killed at step {kill_at}"
+
+
+def test_printed_metrics_match_the_regexes_sent_to_sagemaker(uninterrupted: tuple[Path, str]) -> None:
+    _, stdout = uninterrupted
+
+    found = {name: re.findall(metric_regex(name), stdout) for name in METRICS}
+
+    assert all(found.values()), [name for name, values in found.items() if not values]
+    assert len(found["validation_top1_accuracy"]) == 4
+    assert len(found["test_top1_accuracy"]) == 1
+
+
+def test_finished_job_left_artifact_and_report(uninterrupted: tuple[Path, str]) -> None:
+    prefix, _ = uninterrupted
+
+    manifest = read_bundle(prefix / "model").manifest
+
+    assert manifest.labels == ("circle", "square", "star", "triangle")
+    assert manifest.hyperparameters["learning_rate"] == 0.02
+    assert manifest.data["train"]["images"] == 64
+    assert {"valid", "test"} == set(manifest.metrics)
+    assert "<html" in (prefix / "output/data/report.html").read_text()
+    assert not (prefix / "output/failure").exists()
+
+
+def test_sigterm_leaves_checkpoint_and_artifact_and_exits_zero(shapes: Path, tmp_path: Path) -> None:
+    process = _start(tmp_path, shapes, epochs="500")
+    _wait_for_checkpoint(tmp_path, 9)
+    started = time.monotonic()
+
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+
+    assert process.returncode == 0, stderr
+    assert time.monotonic() - started < 60  # SageMaker allows 120 s
+    assert "test" not in read_bundle(tmp_path / "model").manifest.metrics
+    assert list((tmp_path / "checkpoints").glob("step-*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({"epochz": "3"}, "Unknown hyperparameter 'epochz'. Did you mean 'epochs'?", id="name"),
+        pytest.param({"epochs": "none"}, "epochs='none' is not a whole number", id="value"),
+        pytest.param({"architecture": "resnet19"}, "Unknown architecture 'resnet19'.", id="architecture"),
+        pytest.param(
+            {"architecture": "cnn", "pretrained": "true"}, "no ImageNet weights for cnn", id="weights"
+        ),
+    ],
+)
+def test_failed_job_says_why_in_the_failure_file_and_exits_non_zero(
+    shapes: Path, tmp_path: Path, changes: dict[str, str], sentence: str
+) -> None:
+    process = _start(tmp_path, shapes, **changes)
+    _, stderr = process.communicate(timeout=120)
+
+    failure = (tmp_path / "output/failure").read_text()
+    assert process.returncode == 1
+    assert sentence in failure.splitlines()[0]
+    assert len(failure) <= 1024
+    assert "Traceback" not in stderr
+
+
+def test_unexpected_error_puts_its_cause_first(shapes: Path, tmp_path: Path) -> None:
+    process = _start(tmp_path, shapes)
+    process.kill()
+    process.communicate()
+    (tmp_path / "model").rmdir()
+    (tmp_path / "model").write_text("a file where the folder should be")
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", "--prefix", str(tmp_path)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    _, stderr = process.communicate(timeout=120)
+
+    failure = (tmp_path / "output/failure").read_text()
+    assert process.returncode == 1
+    assert failure.startswith("FileExistsError") and len(failure) <= 1024
+    assert "Traceback" in stderr
+
+
+def test_state_dict_becomes_an_artifact(tmp_path: Path) -> None:
+    import torch
+
+    from training.network import build_network
+
+    torch.save(build_network("resnet18", 3).state_dict(), tmp_path / "model.pth")
+    (tmp_path / "labels.txt").write_text("cat\ndog\nmouse\n")
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "training", "import"),
+            *("--weights", str(tmp_path / "model.pth"), "--architecture", "resnet18"),
+            *("--labels", str(tmp_path / "labels.txt"), "--output", str(tmp_path / "out")),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    manifest = read_bundle(tmp_path / "out/model").manifest
+    assert (manifest.architecture, manifest.labels) == ("resnet18", ("cat", "dog", "mouse"))
+    assert (tmp_path / "out/model.tar.gz").is_file()
