@@ -132,11 +132,11 @@ def _write_one(path: Path, label: str, index: int, random: np.random.Generator) 
 
 
 def _contrasting_colours(random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Background and shape, each (3,) 0-255."""
+    """Background and shape, each (3,) 0-255; the shape is the lighter one, which a network learns sooner."""
     luma = np.array([0.299, 0.587, 0.114])
     while True:
         background, colour = random.uniform(20, 235, (2, 3))
-        if abs(float(luma @ (background - colour))) >= MIN_CONTRAST:
+        if float(luma @ (colour - background)) >= MIN_CONTRAST:
             return background, colour
 
 

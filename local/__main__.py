@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from artifact.bundle import BundleError
 from local.download import DownloadError, fetch_dataset
 from local.endpoint import start_endpoint
-from local.platform import LocalError
+from local.platform import LocalError, forward_signals
 from local.training_job import run_training_job
 from local.transform_job import run_transform_job
 from training.hyperparameters import HyperparameterError
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 after one sentence on stderr."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # As an exception, so that a server started here is stopped too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return int(options.run(options))
     except (LocalError, BundleError, DownloadError, RecipeError, HyperparameterError) as error:
@@ -53,10 +56,9 @@ def _serve(options: argparse.Namespace) -> int:
             "Ctrl-C ends it.",
             file=sys.stderr,
         )
-        try:
-            return endpoint.process.wait()
-        except KeyboardInterrupt:
-            return 0
+        with forward_signals(endpoint.process) as stopped:
+            exit_code = endpoint.process.wait()
+    return 0 if stopped.is_set() else exit_code
 
 
 def _transform(options: argparse.Namespace) -> int:

@@ -124,7 +124,8 @@ def test_served_artifact_answers_pytorch_and_numpy_argmax(trained_shapes: Traine
     assert torch.tensor(pred).argmax().item() == np.argmax(pred, 1)[0]
 
 
-def test_serve_ends_cleanly_on_ctrl_c(trained_shapes: TrainedShapes) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_serve_ends_cleanly_with_its_server(trained_shapes: TrainedShapes, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "local", "serve", "--artifact", str(trained_shapes.artifact), "--port", "0"],
         cwd=REPOSITORY,
@@ -137,7 +138,7 @@ def test_serve_ends_cleanly_on_ctrl_c(trained_shapes: TrainedShapes) -> None:
             break
     server_pids = _descendants(process.pid)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=40)
 
     assert process.returncode == 0

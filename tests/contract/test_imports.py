@@ -1,0 +1,95 @@
+"""Who may import whom: the diagram in docs/architecture.md, enforced."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Files of training/ that know nothing heavy, so that local/ and aws/ may use them.
+TRAINING_LEAVES = ("hyperparameters", "job", "metrics", "recipe", "progress")
+LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)
+
+# Besides the standard library and its own package; a file's entry wins over its package's.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "artifact": ("numpy", "PIL"),
+    "training": ("artifact", "scoring", "numpy", "torch", "torchvision", "safetensors", "PIL"),
+    "training/export.py": ("artifact", "numpy", "torch", "openvino", "safetensors", "PIL"),
+    **{f"training/{leaf}.py": () for leaf in TRAINING_LEAVES},
+    "training/progress.py": ("tqdm",),
+    "scoring": ("artifact", "numpy", "scipy", "jinja2", "PIL"),
+    "scoring/charts.py": ("matplotlib", "numpy"),
+    "serving": ("artifact", "numpy", "flask", "werkzeug"),
+    "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
+    "local": ("artifact", "scoring", "tqdm", *LEAVES),
+    "examples": ("numpy", "PIL"),
+}
+PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})
+FILES = [
+    path.relative_to(REPOSITORY) for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")
+]
+
+
+def imported_modules(source: str) -> set[str]:
+    """Every module an absolute import names, inside functions too."""
+    nodes = list(ast.walk(ast.parse(source)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
+    }
+
+
+def violations(path: Path, source: str) -> list[str]:
+    """The imports of `source`, were it the file `path`, that the diagram forbids."""
+    entry = MAY_IMPORT.get(path.as_posix(), MAY_IMPORT[path.parts[0]])
+    allowed = (*sys.stdlib_module_names, path.parts[0], *entry)
+    return sorted(
+        module
+        for module in imported_modules(source)
+        if not any(f"{module}.".startswith(f"{name}.") for name in allowed)
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_follow_the_diagram(path: Path) -> None:
+    assert violations(path, (REPOSITORY / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        pytest.param("serving/app.py", "import torch", id="torch in serving"),
+        pytest.param("serving/codec.py", "from training.metrics import METRICS", id="serving to training"),
+        pytest.param("training/loop.py", "import serving.app", id="training to serving"),
+        pytest.param("serving/handler.py", "import openvino", id="engine outside its file"),
+        pytest.param("training/metrics.py", "import numpy", id="leaf"),
+        pytest.param("local/endpoint.py", "from training.data import ImageSet", id="local to the trainer"),
+        pytest.param("artifact/bundle.py", "def f():\n    import flask", id="inside a function"),
+    ],
+)
+def test_planted_violation_is_found(path: str, source: str) -> None:
+    assert len(violations(Path(path), source)) == 1
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaf_loads_nothing_heavy(leaf: str) -> None:
+    code = (
+        f"import sys, {leaf}; "
+        "print(*sorted({'torch', 'numpy', 'PIL', 'openvino', 'flask', 'boto3'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == []
+
+
+def test_every_package_directory_is_in_the_diagram() -> None:
+    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests"}
+
+    assert packages == set(PACKAGES)
