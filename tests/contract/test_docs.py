@@ -1,0 +1,137 @@
+"""What the documentation says is what the code does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local.endpoint import start_endpoint
+from local.platform import REPOSITORY
+from serving.app import create_app
+from serving.settings import SETTINGS, read_settings
+from tests.bundles import make_tiny_bundle
+from tests.conftest import TrainedShapes
+from training.hyperparameters import ALIASES, Hyperparameters
+from training.metrics import METRICS
+
+README = (REPOSITORY / "README.md").read_text()
+REFERENCE = (REPOSITORY / "docs/reference.md").read_text()
+
+
+def hyperparameter_rows() -> list[str]:
+    """A table row per hyperparameter, from its own definition."""
+    rows = []
+    for field in dataclasses.fields(Hyperparameters):
+        limits = field.metadata
+        allowed = (
+            f"{limits['low']:g} to {limits['high']:g}"
+            if "low" in limits
+            else ", ".join(limits.get("choices", ()))
+        )
+        rows.append(f"| `{field.name}` | `{field.default}` | {allowed} | {limits['help']} |")
+    return rows
+
+
+def setting_rows() -> list[str]:
+    """A table row per environment variable of the server."""
+    return [
+        f"| {', '.join(f'`{variable}`' for variable in setting.variables)} | `{setting.default}` | "
+        f"{setting.meaning} |"
+        for setting in SETTINGS.values()
+    ]
+
+
+def metric_rows() -> list[str]:
+    """A table row per metric."""
+    return [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
+
+
+@pytest.mark.parametrize("row", [*hyperparameter_rows(), *setting_rows(), *metric_rows()])
+def test_reference_has_the_row(row: str) -> None:
+    assert row in REFERENCE
+
+
+def test_every_accepted_alias_is_documented() -> None:
+    assert [alias for alias in ALIASES if f"`{alias}`" not in REFERENCE] == []
+
+
+def test_every_route_is_documented(tmp_path: Path) -> None:
+    from serving.handler import model_fn
+
+    app = create_app(model_fn(make_tiny_bundle(tmp_path / "bundle")), read_settings({}))
+
+    routes = {rule.rule for rule in app.url_map.iter_rules()}
+    assert [route for route in sorted(routes) if f"`{route}`" not in REFERENCE] == []
+
+
+def test_every_make_verb_is_listed_and_does_not_fail_to_parse() -> None:
+    listed = subprocess.run(
+        ["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    verbs = set(re.findall(r"^  make ([a-z-]+)", listed, re.MULTILINE))
+
+    named = set(re.findall(r"make ([a-z-]+)", README))
+
+    assert named - {"lists"} <= verbs
+    assert {"demo", "test", "setup", "train", "serve", "transform", "data", "lint"} <= verbs
+
+
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)", README)
+
+    assert len(README.splitlines()) <= 200
+    assert [target for target in targets if not (REPOSITORY / target).exists()] == []
+
+
+def test_readme_recipes_exist() -> None:
+    named = set(re.findall(r"recipes/([a-z0-9-]+)\.toml", README))
+
+    assert named and all((REPOSITORY / "recipes" / f"{name}.toml").is_file() for name in named)
+    assert all(f"`{path.stem}`" in README for path in (REPOSITORY / "recipes").glob("*.toml"))
+
+
+def test_readme_client_prints_a_label(
+    trained_shapes: TrainedShapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    shutil.copytree(REPOSITORY / "examples/images", tmp_path / "examples/images")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/shapes").symlink_to(trained_shapes.output)
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+
+    with start_endpoint(trained_shapes.artifact) as endpoint, contextlib.redirect_stdout(printed):
+        exec(code.replace("127.0.0.1:8080", f"127.0.0.1:{endpoint.port}"), {})
+
+    assert printed.getvalue().strip() in {"circle", "square", "star", "triangle"}
+
+
+def test_platform_contract_names_tests_that_exist() -> None:
+    text = (REPOSITORY / "docs/platform-contract.md").read_text()
+    sources = {path.name: path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py")}
+
+    for file, name in re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text):
+        assert file in sources, file
+        assert not name or f"def {name}(" in sources[file], name
+
+
+def test_no_file_of_the_repository_names_a_machine_path() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split()
+    forbidden = re.compile(rf"{os.sep}root{os.sep}|{os.sep}work{os.sep}|{os.sep}home{os.sep}\w")
+
+    assert [
+        name
+        for name in tracked
+        if (REPOSITORY / name).suffix not in (".jpg",)
+        and forbidden.search((REPOSITORY / name).read_text(errors="replace"))
+    ] == []
