@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,8 @@ def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path 
 
     Raises LocalError with the job's own failure sentence.
     """
+    output.mkdir(parents=True, exist_ok=True)
+    lock = _lock(output)
     channels = find_channels(data) | ({"weights": _weights_channel(weights, output)} if weights else {})
     job_name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     lay_out_training_job(
@@ -43,9 +47,10 @@ def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path 
     started = time.monotonic()
     command = [str(REPOSITORY / "container" / "train")]
     # A session of its own: Ctrl-C reaches this process only, which then stops the job in good order.
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+    with subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[lock]) as process:
         with forward_signals(process) as stopped:
             exit_code = _wait(process, recipe.training.max_run_seconds)
+    os.close(lock)
     if exit_code != 0:
         raise LocalError(f"The training job failed (exit code {exit_code}): {_failure(output)}")
     if not stopped.is_set():
@@ -67,6 +72,19 @@ def find_channels(data: Path) -> dict[str, Path]:
             "validation, val) and test."
         )
     return channels
+
+
+def _lock(output: Path) -> int:
+    """A lock the job inherits: it lasts until the trainer ends, though this process be killed."""
+    lock = os.open(output / ".lock", os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise LocalError(
+            f"A training job is still running in {output}; wait for it or give another folder."
+        ) from None
+    return lock
 
 
 def _weights_channel(weights: Path, output: Path) -> Path:

@@ -25,6 +25,7 @@ AUGMENTATIONS = ("none", "photo", "aerial")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16")
+DOCTOR = ("off", "warn", "strict")
 
 
 class HyperparameterError(ValueError):
@@ -71,6 +72,9 @@ class Hyperparameters:
     checkpoint_steps: int = _field(0, "steps between checkpoints; 0 = at each epoch's end", low=0, high=10**9)
     max_unreadable: float = _field(
         0.01, "share of unreadable images above which the job fails", low=0.0, high=1.0
+    )
+    doctor: str = _field(
+        "warn", "look at the data first and warn, refuse what is worth stopping for, or off", choices=DOCTOR
     )
 
     @property

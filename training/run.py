@@ -137,8 +137,8 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    settings = hyperparameters.to_strings()
-    del settings["checkpoint_steps"]
+    without_effect = ("checkpoint_steps", "doctor")  # on the weights
+    settings = {k: v for k, v in hyperparameters.to_strings().items() if k not in without_effect}
     return settings | {"training data": images.fingerprint}
 
 

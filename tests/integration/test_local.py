@@ -179,6 +179,28 @@ def test_mistake_is_answered_by_one_sentence(arguments: list[str], sentence: str
     assert "Traceback" not in done.stderr
 
 
+def test_folder_of_a_running_job_is_not_taken_over(shapes: Path, tmp_path: Path) -> None:
+    command = ["train", "recipes/shapes.toml", "--data", str(shapes), "--output", str(tmp_path / "out")]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "local", *command],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "out/input/config/resourceconfig.json").exists():
+        time.sleep(0.05)
+    trainers = _descendants(first.pid)[1:]
+    first.kill()  # its trainer goes on
+    first.wait()
+
+    second = run_local(*command)
+
+    assert second.returncode == 1
+    assert "is still running in" in second.stderr
+    for pid in trainers:
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_tampered_artifact_is_not_served(trained_shapes: TrainedShapes, tmp_path: Path) -> None:
     shutil.copytree(trained_shapes.output / "model", tmp_path / "model")
     (tmp_path / "model/openvino/fp32.bin").write_bytes(b"changed")
