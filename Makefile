@@ -16,7 +16,7 @@ settings := $(foreach setting,$(SET),--set $(setting))
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
-.PHONY: help setup demo train serve transform data test lint format lock clean only-local
+.PHONY: help setup demo train serve transform doctor data test lint format lock clean only-local
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,9 +40,12 @@ demo: setup ## train, serve and score: drawn shapes, or DATA= and RECIPE= of you
 ifeq ($(DATA),build/data/shapes)
 	$(python) -m examples.shapes $(DATA)
 endif
+	$(python) -m training.doctor $(DATA) --output $(OUT)/doctor || \
+	  echo "The data doctor would not train on this (see above); the demo goes on." >&2
 	$(MAKE) --no-print-directory train transform
 	@echo
 	@echo "The model:   $(artifact)"
+	@echo "The data:    $(OUT)/doctor/doctor.html"
 	@echo "How it went: $(OUT)/output/data/report.html"
 	@echo "The scored test set, through the server: $(OUT)/transform/report.html"
 	@echo "Ask it yourself: make serve RECIPE=$(RECIPE)"
@@ -55,6 +58,9 @@ serve: only-local setup ## answer /invocations on PORT
 
 transform: only-local setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
 	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform
+
+doctor: setup ## look DATA over: broken files, duplicates, leaks, shift -> OUT/doctor/doctor.html
+	$(python) -m training.doctor $(DATA) --output $(OUT)/doctor $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(if $(FIX),--fix $(FIX))
 
 data: setup ## download the data set a recipe names into build/data
 	$(python) -m local data $(RECIPE) --output build/data

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from training.augment import augment
 from training.data import ImageSet
-from training.evaluate import cross_entropy, evaluate, torch_classifier
+from training.evaluate import Evaluation, cross_entropy, evaluate, torch_classifier
 from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.metrics import metric_line
@@ -70,9 +70,7 @@ def train(session: Session, checkpoint: dict[str, Any] | None) -> Progress:
     optimizer = build_optimizer(session.network, session.hyperparameters)
     state = _restore(session.network, optimizer, checkpoint)
     while state.epoch < session.hyperparameters.epochs and not session.stopped():
-        finished = _train_epoch(session, optimizer, state)
-        if finished:
-            _finish_epoch(session, state)
+        finished = _train_epoch(session, optimizer, state) and _finish_epoch(session, state)
         if finished or session.stopped():
             session.save(_checkpoint(session.network, optimizer, state), _steps_done(session, state))
     if state.best_weights:
@@ -164,16 +162,21 @@ def _train_step(
     state.correct += int((logits.argmax(1) == targets).sum())
 
 
-def _finish_epoch(session: Session, state: Progress) -> None:
-    """Evaluate, say the metrics, keep the weights if they are the best so far, and open the next epoch."""
+def _finish_epoch(session: Session, state: Progress) -> bool:
+    """Evaluate, say the metrics, keep the weights if they are the best so far, and open the next epoch.
+
+    False when SIGTERM came during the evaluation: a resumed job evaluates again.
+    """
     entry = {
         "epoch": float(state.epoch + 1),
         "train_loss": state.loss_sum / state.seen,
         "train_top1_accuracy": state.correct / state.seen,
     }
     if session.valid is not None:
-        classify = torch_classifier(session.network, device=session.device, bf16=session.bf16)
-        result = evaluate(classify, session.valid, batch_size=EVALUATION_BATCH)
+        try:
+            result = _evaluate_unless_stopped(session, session.valid)
+        except _Stopped:
+            return False
         entry |= {f"validation_{name}": value for name, value in result.metrics().items()}
     state.history.append(entry)
     if _rank(entry) >= _rank(state.best):
@@ -181,6 +184,22 @@ def _finish_epoch(session: Session, state: Progress) -> None:
         state.best_weights = _copy(session.network.network)
     state.epoch, state.step, state.seen, state.correct, state.loss_sum = state.epoch + 1, 0, 0, 0, 0.0
     _say({name: value for name, value in entry.items() if name != "epoch"} | best_metrics(state.history))
+    return True
+
+
+class _Stopped(Exception):
+    """SIGTERM came during an evaluation."""
+
+
+def _evaluate_unless_stopped(session: Session, images: ImageSet) -> Evaluation:
+    classify = torch_classifier(session.network, device=session.device, bf16=session.bf16)
+
+    def classify_unless_stopped(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if session.stopped():
+            raise _Stopped
+        return classify(pixels)
+
+    return evaluate(classify_unless_stopped, images, batch_size=EVALUATION_BATCH)
 
 
 def _rank(entry: dict[str, float]) -> tuple[float, float]:

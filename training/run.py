@@ -20,10 +20,12 @@ from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
+from training.doctor.cache import Cache, default_cache_path
+from training.doctor.findings import examine_for_job, sentence, verdict
 from training.evaluate import Evaluation
 from training.export import Trained, draw_golden_body, export, read_golden_body
 from training.hyperparameters import Hyperparameters
-from training.job import Job, find_splits
+from training.job import Job, JobError, find_splits
 from training.loop import Progress, Session, best_metrics, train, use_bf16
 from training.metrics import metric_line
 from training.network import (
@@ -65,10 +67,12 @@ def run(job: Job, hyperparameters: Hyperparameters) -> None:
     folders = _read_folders(job)
     labels = folders["train"].labels
     network = _build_network(job, hyperparameters, len(labels))  # before decoding: a wrong name fails at once
+    _see_the_doctor(hyperparameters.doctor, folders, job.output_dir)
     preprocess = Preprocess(resize=hyperparameters.resize_side, crop=hyperparameters.image_size)
     images = _decode(folders, preprocess, hyperparameters)
     identity = _identity(hyperparameters, images["train"])
     session = _open_session(job, hyperparameters, PixelNetwork(network, preprocess), images, stop, identity)
+    stop.defer()
     progress = train(session, read_checkpoint(job.checkpoint_dir, identity=identity))
     # A stopped job has 120 s: the test split can be scored later, by a transform job.
     test = None if stop.is_set() else images.get("test")
@@ -119,6 +123,25 @@ def _build_network(job: Job, hyperparameters: Hyperparameters, num_classes: int)
     if hyperparameters.freeze_backbone:
         freeze_backbone(network)
     return network
+
+
+def _see_the_doctor(mode: str, folders: dict[str, ImageFolder], output_dir: Path) -> None:
+    """Look at the data before time is spent on it: warn, or with `strict` refuse what is worth stopping for.
+
+    Raises JobError naming the files.
+    """
+    if mode == "off":
+        return
+    with Cache(default_cache_path()) as cache:
+        findings = examine_for_job({split: folder.root for split, folder in folders.items()}, cache=cache)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    content = {"verdict": verdict(findings), "findings": [asdict(finding) for finding in findings]}
+    (output_dir / "doctor.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for finding in findings:
+        if finding.severity != "note":
+            logger.warning("doctor: %s", sentence([finding]))
+    if mode == "strict" and verdict(findings) == "stop":
+        raise JobError(f"The data is not worth training on (doctor=strict): {sentence(findings)}")
 
 
 def _decode(

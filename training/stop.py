@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from types import FrameType
 
@@ -11,17 +12,31 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignal(threading.Event):
-    """Set by SIGTERM or SIGINT; the loop looks at it after each step. A second signal kills at once."""
+    """SIGTERM or SIGINT: ends the process at once until `defer`, then only sets the event.
+
+    The loop looks at the event after each step. A second signal kills.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deferred = False
 
     @classmethod
     def install(cls) -> StopSignal:
-        """Take the signals over, for the rest of the process."""
+        """Take the signals over, for the rest of the process: as PID 1 there is no default for them."""
         stop = cls()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop._receive)
         return stop
 
+    def defer(self) -> None:
+        """From here on there is something to save first."""
+        self._deferred = True
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self._deferred:
+            logger.warning("%s before the first step: nothing to save", signal.Signals(number).name)
+            sys.exit(0)
         signal.signal(number, signal.SIG_DFL)
         self.set()
         logger.warning("%s: finishing the step, then checkpoint and artifact", signal.Signals(number).name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +130,31 @@ def test_sigterm_leaves_checkpoint_and_artifact_and_exits_zero(shapes: Path, tmp
     assert list((tmp_path / "checkpoints").glob("step-*.pt"))
 
 
+def test_sigterm_before_the_first_step_ends_at_once(shapes: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    for label in ("circle", "square", "star", "triangle"):
+        (many / label).mkdir(parents=True)
+        picture = next((shapes / "train" / label).iterdir())
+        for index in range(2000):
+            (many / label / f"{index}.jpg").symlink_to(picture)
+    process = _start(tmp_path / "job", shapes, doctor="off", image_size="512", resize="512")
+    channel = tmp_path / "job/input/data/train"
+    channel.unlink()
+    channel.symlink_to(many)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "decode train" in line:
+            break
+
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert time.monotonic() - started < 10
+    assert not (tmp_path / "job/model/manifest.json").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -150,6 +177,34 @@ def test_failed_job_says_why_in_the_failure_file_and_exits_non_zero(
     assert sentence in failure.splitlines()[0]
     assert len(failure) <= 1024
     assert "Traceback" not in stderr
+
+
+def _leaking(shapes: Path, destination: Path) -> Path:
+    """The drawn set with three test images copied into train."""
+    shutil.copytree(shapes, destination)
+    for image in sorted((shapes / "test/star").iterdir())[:3]:
+        shutil.copy(image, destination / "train/star" / f"copy-{image.name}")
+    return destination
+
+
+def test_leaking_data_is_warned_of_and_trained_on(shapes: Path, tmp_path: Path) -> None:
+    process = _start(tmp_path / "job", _leaking(shapes, tmp_path / "data"), epochs="1")
+    _, stderr = process.communicate(timeout=120)
+
+    warned = [line for line in stderr.splitlines() if "doctor:" in line and "test/star/" in line]
+    assert process.returncode == 0, stderr
+    assert any("train/star/copy-" in line for line in warned), stderr
+    assert json.loads((tmp_path / "job/output/data/doctor.json").read_text())["verdict"] == "stop"
+
+
+def test_leaking_data_is_refused_by_strict_naming_the_pairs(shapes: Path, tmp_path: Path) -> None:
+    process = _start(tmp_path / "job", _leaking(shapes, tmp_path / "data"), doctor="strict")
+    process.communicate(timeout=120)
+
+    failure = (tmp_path / "job/output/failure").read_text()
+    assert process.returncode == 1
+    assert "doctor=strict" in failure and "train/star/copy-" in failure and "test/star/" in failure
+    assert len(failure) <= 1024
 
 
 def test_unexpected_error_puts_its_cause_first(shapes: Path, tmp_path: Path) -> None:

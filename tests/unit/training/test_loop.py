@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,23 @@ def test_stop_ends_after_the_step_and_saves_it() -> None:
 
     assert saved == [progress.step]
     assert 0 < progress.step < 6 and progress.history == []
+
+
+def test_stop_during_the_evaluation_is_resumed_with_it() -> None:
+    saved: list[dict[str, Any]] = []
+    calls = iter(range(1000))
+    session = _session(
+        save=lambda state, step: saved.append(copy.deepcopy(state)), stopped=lambda: next(calls) >= 7
+    )  # 1 call before the epoch, 6 after its steps: the next is the evaluation's
+
+    stopped = train(session, None)
+    resumed = _session()
+    progress = train(resumed, saved[-1])
+
+    assert stopped.history == [] and stopped.step == 6
+    uninterrupted = _session()
+    assert progress.history == train(uninterrupted, None).history
+    assert _same(_weights(resumed), _weights(uninterrupted))
 
 
 def test_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
