@@ -14,13 +14,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING_LEAVES = ("hyperparameters", "job", "metrics", "recipe", "progress")
 LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)
 
-# Besides the standard library and its own package; a file's entry wins over its package's.
+# Besides the standard library and its own package; the nearest entry counts, the file's before its folder's.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "artifact": ("numpy", "PIL"),
     "training": ("artifact", "scoring", "numpy", "torch", "torchvision", "safetensors", "PIL"),
     "training/export.py": ("artifact", "numpy", "torch", "openvino", "safetensors", "PIL"),
     **{f"training/{leaf}.py": () for leaf in TRAINING_LEAVES},
     "training/progress.py": ("tqdm",),
+    "training/doctor": ("artifact", "scoring", "numpy", "PIL"),
+    "training/doctor/report.py": ("artifact", "scoring", "numpy", "PIL", "jinja2"),
+    "training/doctor/mislabelled.py": ("artifact", "numpy", "cleanlab"),
     "scoring": ("artifact", "numpy", "scipy", "jinja2", "PIL"),
     "scoring/charts.py": ("matplotlib", "numpy"),
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
@@ -45,7 +48,8 @@ def imported_modules(source: str) -> set[str]:
 
 def violations(path: Path, source: str) -> list[str]:
     """The imports of `source`, were it the file `path`, that the diagram forbids."""
-    entry = MAY_IMPORT.get(path.as_posix(), MAY_IMPORT[path.parts[0]])
+    nearest = next(place for place in (path, *path.parents) if place.as_posix() in MAY_IMPORT)
+    entry = MAY_IMPORT[nearest.as_posix()]
     allowed = (*sys.stdlib_module_names, path.parts[0], *entry)
     return sorted(
         module
