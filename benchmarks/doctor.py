@@ -35,10 +35,12 @@ from training.doctor.duplicates import (
     MAX_DISTANCE,
     MIN_CORRELATION,
     aligned_correlations,
+    colour_differences,
     find_exact_duplicates,
     find_near_duplicates,
     near_hashes,
     order_by_certainty,
+    stack_colours,
     stack_signatures,
 )
 from training.doctor.files import FileFacts, examine
@@ -155,13 +157,18 @@ def distances(facts: Sequence[FileFacts], pairs: list[tuple[int, int]], mirrored
     bits = [different.bit_count() for different in hashes]
     firsts = stack_signatures([facts[a] for a, _ in pairs])
     seconds = stack_signatures([facts[b] for _, b in pairs])
+    colours = stack_colours([facts[a] for a, _ in pairs]), stack_colours([facts[b] for _, b in pairs])
     order = np.arange(len(pairs))
+    differences = colour_differences(
+        colours[0], colours[1][:, :, ::-1] if mirrored else colours[1], order, order
+    )
     correlations = aligned_correlations(firsts, seconds[:, :, ::-1] if mirrored else seconds, order, order)
     return {
         "bits_median": float(np.median(bits)),
         "bits_max": max(bits),
         "correlation_median": round(float(np.median(correlations)), 4),
         "correlation_min": round(float(correlations.min()), 4),
+        "colour_difference_max": round(float(differences.max()), 1),
     }
 
 
@@ -392,13 +399,15 @@ def print_tables(results: Mapping[str, Any]) -> None:
     """Markdown, for benchmarks/results."""
     for name, planted in results["planted"].items():
         print(f"\n## {name}: {planted['files']} files with faults planted\n")
-        print("| planted | found | hash bits median, max | correlation median, min |\n|---|---|---|---|")
+        print("| planted | found | hash bits median, max | correlation median, min | colour max |")
+        print("|---|---|---|---|---|")
         for kind, leak in planted["leaks"].items():
             bits = f"{leak['bits_median']:g}, {leak['bits_max']}" if "bits_max" in leak else "–"
             like = f"{leak['correlation_median']}, {leak['correlation_min']}" if "bits_max" in leak else "–"
-            print(f"| {kind} | {leak['found']} of {leak['planted']} | {bits} | {like} |")
+            colour = leak.get("colour_difference_max", "–")
+            print(f"| {kind} | {leak['found']} of {leak['planted']} | {bits} | {like} | {colour} |")
         for kind in ("contradictions", "corrupt"):
-            print(f"| {kind} | {planted[kind]['found']} of {planted[kind]['planted']} | – | – |")
+            print(f"| {kind} | {planted[kind]['found']} of {planted[kind]['planted']} | – | – | – |")
         flagged, untouched = planted["untouched_in_near_pairs"], planted["untouched"]
         print(f"\nUntouched files in near pairs: {flagged} of {untouched} ({planted['share']:.2%}).")
         ranges = (f"{edges}: {n}" for edges, n in planted["candidates_among_untouched"].items())

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.doctor.files import UNREADABLE, FileFacts, examine, list_files
-from training.doctor.findings import HELD_OUT, Suspect
+from training.doctor.findings import HELD_OUT
 from training.doctor.mislabelled import find_suspects, open_artifact, predict_files, rank_suspects
+from training.doctor.suspects import Suspect
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUM_PLANTED, NUM_FIRST, WANTED = 20, 40, 18

@@ -21,7 +21,8 @@ from scoring.scores import score, write_scores
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
 from training.doctor.cache import Cache, default_cache_path
-from training.doctor.findings import examine_for_job, sentence, verdict
+from training.doctor.diagnosis import examine_for_job
+from training.doctor.findings import sentence, verdict
 from training.evaluate import Evaluation
 from training.export import Trained, draw_golden_body, export, read_golden_body
 from training.hyperparameters import Hyperparameters

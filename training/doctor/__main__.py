@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.doctor.cache import Cache, default_cache_path
+from training.doctor.diagnosis import diagnose
 from training.doctor.duplicates import Pair, find_exact_duplicates, find_near_duplicates
 from training.doctor.files import FileFacts, examine
-from training.doctor.findings import HELD_OUT, Suspect, diagnose
+from training.doctor.findings import HELD_OUT
 from training.doctor.fix import (
     check_destination,
     count_reasons,
@@ -31,6 +32,7 @@ from training.doctor.report import (
     write_json,
     write_page,
 )
+from training.doctor.suspects import Suspect
 
 logger = logging.getLogger("training.doctor")
 

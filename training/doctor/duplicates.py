@@ -1,7 +1,7 @@
 """Files that are the same: byte for byte, or the same picture encoded, resized, cropped or mirrored.
 
-Near ones are searched by 64-bit hash without comparing all with all, then verified by the correlation of the
-32 x 32 luma signatures. benchmarks/results holds the measurements behind the two thresholds.
+Near ones are searched by 64-bit hash without comparing all with all, then verified by the correlation of
+their luma signatures and by their colours. benchmarks/results holds the measurements behind the thresholds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from training.doctor.files import SIGNATURE_SIDE, FileFacts, hash_margins
+from training.doctor.files import COLOURS_SIDE, SIGNATURE_SIDE, FileFacts, hash_margins
 
 Indices = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -33,6 +33,9 @@ PROBES = sorted(
 )[:16]
 MAX_BUCKET = 64  # hashes looked at per probe: bounds the time on sets of equal pictures
 MIN_CORRELATION = 0.93  # of signatures, aligned
+MAX_COLOUR_DIFFERENCE = 5.0  # of chroma 0-255, mean: drawn shapes match in luma, and differ in colour
+SURE_CORRELATION = 0.99  # from here on it may be a toned copy of a photo,
+MAX_TONED_DIFFERENCE = 15.0  # with colours that differ by as much
 HOPELESS_CORRELATION = 0.5  # no alignment mends it: the least of 1500 pictures cropped by 4 % was 0.78
 CROP_SHARE = 0.02  # per side: signatures are compared as they are, and each with the other's inside
 MIN_DEVIATION = 2.0  # of a signature's luma: flatter pictures have nothing to be recognised by
@@ -71,12 +74,15 @@ def find_near_duplicates(facts: Sequence[FileFacts]) -> list[Pair]:
     hashes = np.array([file.hash for file in files], dtype=np.uint64)
     mirrored_hashes = np.array([file.mirrored_hash for file in files], dtype=np.uint64)
     signatures = stack_signatures(files)
+    colours = stack_colours(files)
     found: dict[tuple[int, int], Pair] = {}
     for mirrored, queries in ((False, hashes), (True, mirrored_hashes)):
         seconds = signatures[:, :, ::-1] if mirrored else signatures
+        second_colours = colours[:, :, ::-1] if mirrored else colours
         for first, second in near_hashes(queries, hashes, order_by_certainty(seconds)):
             correlations = aligned_correlations(signatures, seconds, first, second)
-            same = correlations >= MIN_CORRELATION
+            differences = colour_differences(colours, second_colours, first, second)
+            same = is_same_picture(correlations, differences)
             for a, b, correlation in zip(
                 first[same].tolist(), second[same].tolist(), correlations[same].tolist(), strict=True
             ):
@@ -86,6 +92,12 @@ def find_near_duplicates(facts: Sequence[FileFacts]) -> list[Pair]:
                 pair = Pair(first=a, second=b, distance=distance, mirrored=mirrored, correlation=correlation)
                 found.setdefault((a, b), pair)
     return sorted(_expand(found.values(), members), key=lambda pair: (pair.first, pair.second))
+
+
+def is_same_picture(correlations: Floats, differences: Floats) -> NDArray[np.bool_]:
+    """Of pairs near by hash, by the correlation of their luma and the difference of their colours."""
+    allowed = np.where(correlations >= SURE_CORRELATION, MAX_TONED_DIFFERENCE, MAX_COLOUR_DIFFERENCE)
+    return (correlations >= MIN_CORRELATION) & (differences <= allowed)
 
 
 def near_hashes(queries: Hashes, hashes: Hashes, least_certain: Bytes) -> Iterator[tuple[Indices, Indices]]:
@@ -188,6 +200,22 @@ def stack_signatures(files: Sequence[FileFacts]) -> Bytes:
     """(N, SIGNATURE_SIDE, SIGNATURE_SIDE) uint8; every file readable."""
     luma = np.frombuffer(b"".join(file.signature for file in files), np.uint8)
     return luma.reshape(-1, SIGNATURE_SIDE, SIGNATURE_SIDE)
+
+
+def stack_colours(files: Sequence[FileFacts]) -> Bytes:
+    """(N, COLOURS_SIDE, COLOURS_SIDE, 2) uint8; every file readable."""
+    chroma = np.frombuffer(b"".join(file.colours for file in files), np.uint8)
+    return chroma.reshape(-1, COLOURS_SIDE, COLOURS_SIDE, 2)
+
+
+def colour_differences(firsts: Bytes, seconds: Bytes, first: Indices, second: Indices) -> Floats:
+    """Mean absolute difference of chroma, place by place."""
+    differences = np.empty(len(first), dtype=np.float32)
+    for start in range(0, len(first), SIGNATURES_AT_ONCE):
+        part = slice(start, start + SIGNATURES_AT_ONCE)
+        a, b = firsts[first[part]].astype(np.float32), seconds[second[part]].astype(np.float32)
+        differences[part] = np.abs(a - b).mean(axis=(1, 2, 3))
+    return differences
 
 
 def aligned_correlations(firsts: Bytes, seconds: Bytes, first: Indices, second: Indices) -> Floats:

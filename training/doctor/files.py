@@ -39,6 +39,7 @@ Floats = NDArray[np.float32]
 
 LUMA_SIDE = 128  # brightness, contrast and blur are measured on 128 x 128
 SIGNATURE_SIDE = 32
+COLOURS_SIDE = 4
 NOISE_SHARE = 0.02  # of the coefficients' root mean square
 HASH_SIDE = 8  # the lowest 8 x 8 frequencies of the signature, a bit each
 MAX_FILE_BYTES = 1 << 28  # larger files are hashed, not decoded
@@ -76,6 +77,7 @@ class FileFacts:
     hash: int  # 64-bit perceptual hash of the upright picture
     mirrored_hash: int  # of its mirror image
     signature: bytes = b""  # luma of SIGNATURE_SIDE x SIGNATURE_SIDE, to verify near duplicates
+    colours: bytes = b""  # COLOURS_SIDE x COLOURS_SIDE x (Cb, Cr), likewise
 
 
 UNREADABLE = FileFacts(
@@ -161,6 +163,7 @@ def examine_bytes(body: bytes) -> FileFacts:
         hash=perceptual_hash(small),
         mirrored_hash=perceptual_hash(small[:, ::-1]),
         signature=np.rint(small).astype(np.uint8).tobytes(),
+        colours=_chroma(image).tobytes(),
     )
 
 
@@ -226,10 +229,12 @@ def _read_facts(path: Path, find: Callable[[str], FileFacts | None] = lambda _: 
 
 
 def _encode_facts(facts: FileFacts) -> str:
-    stored = asdict(facts) | {"signature": base64.b64encode(facts.signature).decode()}
-    return json.dumps(
-        {name: value for name, value in stored.items() if name not in ("path", "split", "label")}
-    )
+    stored = asdict(facts)
+    for name in ("signature", "colours"):
+        stored[name] = base64.b64encode(stored[name]).decode()
+    for name in ("path", "split", "label"):
+        del stored[name]
+    return json.dumps(stored)
 
 
 def _parse_facts(text: str | None) -> FileFacts | None:
@@ -238,7 +243,8 @@ def _parse_facts(text: str | None) -> FileFacts | None:
         return None
     try:
         stored: dict[str, Any] = json.loads(text)
-        stored["signature"] = base64.b64decode(stored["signature"])
+        for name in ("signature", "colours"):
+            stored[name] = base64.b64decode(stored[name])
         return FileFacts(path="", split="", label="", **stored)
     except (ValueError, TypeError, KeyError):
         return None
@@ -247,6 +253,11 @@ def _parse_facts(text: str | None) -> FileFacts | None:
 def _luma(image: Image.Image) -> Floats:
     gray = image.convert("L").resize((LUMA_SIDE, LUMA_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(gray, dtype=np.float32)
+
+
+def _chroma(image: Image.Image) -> NDArray[np.uint8]:
+    small = image.resize((COLOURS_SIDE, COLOURS_SIDE), Image.Resampling.BOX).convert("YCbCr")
+    return np.asarray(small)[:, :, 1:]
 
 
 def _laplacian_variance(luma: Floats) -> float:

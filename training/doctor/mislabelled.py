@@ -22,7 +22,8 @@ from artifact.cores import available_cores
 from artifact.predictions import log_softmax
 from artifact.preprocess import read_pixels
 from training.doctor.files import FileFacts
-from training.doctor.findings import HELD_OUT, Suspect
+from training.doctor.findings import HELD_OUT
+from training.doctor.suspects import Suspect
 from training.progress import progress
 
 BATCH_SIZE = 64

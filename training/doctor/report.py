@@ -11,19 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scoring.report import encode_thumbnail
+from training.doctor.classes import count_by_split
 from training.doctor.files import FileFacts
-from training.doctor.findings import (
-    PSI_NOTE,
-    PSI_WARN,
-    RANK,
-    Distribution,
-    Finding,
-    Verdict,
-    build_distributions,
-    count_by_split,
-    describe_measure,
-    verdict,
-)
+from training.doctor.findings import RANK, Finding, Verdict, verdict
+from training.doctor.shift import PSI_NOTE, PSI_WARN, Distribution, build_distributions, describe_measure
 
 JSON_NAME = "doctor.json"
 PAGE_NAME = "doctor.html"

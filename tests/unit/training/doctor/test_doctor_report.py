@@ -13,8 +13,8 @@ import pytest
 
 from tests.bundles import draw_picture
 from tests.unit.training.doctor.test_findings import make_fact, make_set
+from training.doctor.diagnosis import diagnose
 from training.doctor.files import FileFacts, examine
-from training.doctor.findings import diagnose
 from training.doctor.report import (
     Diagnosis,
     describe_findings,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from training.doctor.duplicates import (
     MAX_BUCKET,
@@ -64,11 +64,11 @@ CHANGES: list[tuple[Callable[[Image.Image], Image.Image], int, bool]] = [
     pytest.param(lambda image: image.resize((90, 90)), 90, False, id="resized"),  # type: ignore[list-item]
     pytest.param(lambda image: image.resize((200, 100)), 90, False, id="squashed"),  # type: ignore[list-item]
     pytest.param(lambda image: image.crop((3, 3, 125, 125)), 90, False, id="cropped"),  # type: ignore[list-item]
+    pytest.param(lambda image: ImageEnhance.Color(image).enhance(0.8), 90, False, id="paler"),  # type: ignore[list-item]
     pytest.param(ImageOps.mirror, 90, True, id="mirrored"),  # type: ignore[list-item]
     pytest.param(  # type: ignore[list-item]
         lambda image: ImageOps.mirror(image).crop((3, 3, 125, 125)).resize((80, 80)), 60, True, id="all of it"
     ),
-    pytest.param(lambda image: image.convert("L"), 90, False, id="gray"),  # type: ignore[list-item]
 ]
 
 
@@ -141,6 +141,22 @@ def test_smooth_gradients_of_other_directions_do_not_pair() -> None:
     down, across = np.mgrid[:64, :64] * 3.0
     pictures = [np.cos(turn) * down + np.sin(turn) * across for turn in np.linspace(0, np.pi / 2, 5)]
     facts = [facts_of(Image.fromarray(picture.clip(0, 255).astype(np.uint8))) for picture in pictures]
+
+    assert find_near_duplicates(facts) == []
+
+
+def test_drawn_shapes_that_match_but_for_their_colours_do_not_pair() -> None:
+    pictures = []
+    for colour in ("red", "gold", "navy", "white"):
+        picture = Image.new("RGB", (96, 96), "teal")
+        ImageDraw.Draw(picture).ellipse((20, 30, 70, 80), fill=colour)
+        pictures.append(facts_of(picture))
+
+    assert find_near_duplicates(pictures) == []
+
+
+def test_demo_images_do_not_pair(shapes: Path) -> None:
+    facts = examine(shapes)
 
     assert find_near_duplicates(facts) == []
 

@@ -13,20 +13,13 @@ import pytest
 from PIL import Image
 
 from tests.bundles import draw_picture
+from training.doctor.classes import count_by_split
+from training.doctor.diagnosis import diagnose, examine_for_job
 from training.doctor.duplicates import Pair
 from training.doctor.files import UNREADABLE, FileFacts, list_files
-from training.doctor.findings import (
-    SENTENCE_CHARACTERS,
-    Finding,
-    Suspect,
-    chance_psi,
-    count_by_split,
-    diagnose,
-    examine_for_job,
-    population_stability_index,
-    sentence,
-    verdict,
-)
+from training.doctor.findings import SENTENCE_CHARACTERS, Finding, sentence, verdict
+from training.doctor.shift import chance_psi, population_stability_index
+from training.doctor.suspects import Suspect
 
 
 def make_fact(path: str, **changes: Any) -> FileFacts:
