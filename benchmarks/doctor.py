@@ -3,6 +3,7 @@
     python -m benchmarks.doctor [--quick] [--files N]     # tables, then ONE line of JSON, on stdout
 
 Real images are found by KENNEL_SHARED (default ../shared); everything is planted in temporary copies.
+Mislabelled files need a trained model: benchmarks/doctor_mislabelled.py.
 """
 
 from __future__ import annotations
@@ -90,7 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {
         "machine": {"cpu": cpu_name(), "cores": available_cores(), "load_before": os.getloadavg()[0]},
         "planted": {name: measure_planted(name) for name in PLANTED_SETS},
-        "mislabelled": measure_mislabelled(),
         "throughput": {name: measure_throughput(name, options.quick) for name in PLANTED_SETS},
         "generated": measure_generated_apart(num_files),
         "real": {name: find_in_real_set(name) for name in REAL_SETS},
@@ -187,11 +187,6 @@ def candidates_by_correlation(files: Sequence[FileFacts]) -> dict[str, int]:
     return {
         f"{low:g} to {high:g}": int(count) for low, high, count in zip(edges, edges[1:], counts, strict=False)
     }
-
-
-def measure_mislabelled() -> dict[str, Any]:
-    """Planted mislabelled files on hurricane with a trained model: not built yet."""
-    return {}
 
 
 def measure_throughput(name: str, quick: bool) -> dict[str, Any]:
