@@ -36,10 +36,7 @@ setup: .venv/installed .venv-serving-cpu/installed ## make both environments (fa
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
-demo: setup ## train, serve and score: drawn shapes, or DATA= and RECIPE= of your own
-ifeq ($(DATA),build/data/shapes)
-	$(python) -m examples.shapes $(DATA)
-endif
+demo: setup $(filter build/data/shapes,$(DATA)) ## train, serve and score: drawn shapes, or DATA= and RECIPE= of your own
 	$(python) -m training.doctor $(DATA) --output $(OUT)/doctor || \
 	  echo "The data doctor would not train on this (see above); the demo goes on." >&2
 	$(MAKE) --no-print-directory train transform
@@ -49,6 +46,11 @@ endif
 	@echo "How it went: $(OUT)/output/data/report.html"
 	@echo "The scored test set, through the server: $(OUT)/transform/report.html"
 	@echo "Ask it yourself: make serve RECIPE=$(RECIPE)"
+
+build/data/shapes: | setup
+	rm -rf $@.partial
+	$(python) -m examples.shapes $@.partial >/dev/null
+	mv $@.partial $@
 
 train: only-local setup ## images -> OUT/model.tar.gz
 	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights)

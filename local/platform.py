@@ -24,7 +24,7 @@ class LocalError(RuntimeError):
 
 
 def lay_out_training_job(
-    prefix: Path, *, job_name: str, hyperparameters: Mapping[str, str], channels: Mapping[str, Path]
+    prefix: Path, *, hyperparameters: Mapping[str, str], channels: Mapping[str, Path]
 ) -> None:
     """Make `prefix` look like /opt/ml at a job's start; checkpoints of an interrupted job stay."""
     for name in ("input", "model", "output"):

@@ -38,9 +38,7 @@ def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path 
     lock = _lock(output)
     channels = find_channels(data) | ({"weights": _weights_channel(weights, output)} if weights else {})
     job_name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    lay_out_training_job(
-        output, job_name=job_name, hyperparameters=recipe.hyperparameters.to_strings(), channels=channels
-    )
+    lay_out_training_job(output, hyperparameters=recipe.hyperparameters.to_strings(), channels=channels)
     environment = container_environment(
         training_python(), **{PREFIX_VARIABLE: str(output.resolve()), "TRAINING_JOB_NAME": job_name}
     )

@@ -36,7 +36,7 @@ HYPERPARAMETERS = {
 def _start(prefix: Path, shapes: Path, **changes: str) -> subprocess.Popen[str]:
     """The job as a process; one thread, so that other load on the machine cannot split sums differently."""
     channels = {split: shapes / split for split in ("train", "valid", "test")}
-    lay_out_training_job(prefix, job_name="t", hyperparameters=HYPERPARAMETERS | changes, channels=channels)
+    lay_out_training_job(prefix, hyperparameters=HYPERPARAMETERS | changes, channels=channels)
     return subprocess.Popen(
         [str(REPOSITORY / "container" / "train")],
         env=os.environ
