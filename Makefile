@@ -27,13 +27,13 @@ help: ## list the verbs
 setup: .venv/installed .venv-serving-cpu/installed ## make both environments (fast the second time)
 
 # --no-deps: the locks are complete, and leave openvino-telemetry out on purpose.
-.venv/installed: requirements/dev.txt
+.venv/installed: requirements/dev.txt requirements/chart.txt
 .venv-serving-cpu/installed: requirements/serving-cpu.txt
 .venv/installed .venv-serving-cpu/installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "Kennel needs Python 3.11, and PYTHON=$(PYTHON) is not. Try make $@ PYTHON=/path/to/python3.11." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(^:%=--requirement %)
 	touch $@
 
 demo: setup $(filter build/data/shapes,$(DATA)) ## train, serve and score: drawn shapes, or DATA= and RECIPE= of your own
@@ -81,9 +81,9 @@ format: setup ## rewrite the code as ruff wants it
 	.venv/bin/ruff check --fix .
 
 lock: setup ## resolve requirements/*.in into hashed locks
-	cd requirements && for name in serving-cpu training dev; do \
+	cd requirements && for name in serving-cpu serving-gpu training dev chart; do \
 	  ../.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-package openvino-telemetry --no-emit-find-links \
+	    --no-emit-package openvino-telemetry --no-emit-find-links $$([ $$name = chart ] && echo --no-deps) \
 	    --custom-compile-command "make lock" --upgrade $$name.in --output-file $$name.txt; done
 
 clean: ## remove build/ (the environments stay)

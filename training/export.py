@@ -32,12 +32,12 @@ from artifact.bundle import (
     write_manifest,
     write_test_predictions,
 )
+from artifact.network import PixelNetwork
 from artifact.predictions import log_softmax
 from artifact.preprocess import Preprocess, decode_image, decode_pixels
 from training.data import ImageSet
 from training.evaluate import Classifier, Evaluation, evaluate, torch_classifier
 from training.job import JobError
-from training.network import PixelNetwork
 
 logger = logging.getLogger(__name__)
 

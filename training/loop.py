@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from artifact.network import PixelNetwork
 from training.augment import augment
 from training.data import ImageSet
 from training.evaluate import Evaluation, cross_entropy, evaluate, torch_classifier
 from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.metrics import metric_line
-from training.network import PixelNetwork, set_training_mode
+from training.network import set_training_mode
 from training.progress import progress
 from training.schedule import learning_rate
 

@@ -14,6 +14,7 @@ import torch
 from artifact.bundle import pack_artifact
 from artifact.cores import available_cores
 from artifact.labels import read_labels
+from artifact.network import ArchitectureError, PixelNetwork, build_network
 from artifact.preprocess import Preprocess
 from scoring.items import Item
 from scoring.report import write_report
@@ -30,8 +31,6 @@ from training.job import Job, JobError, find_splits
 from training.loop import Progress, Session, best_metrics, train, use_bf16
 from training.metrics import metric_line
 from training.network import (
-    PixelNetwork,
-    build_network,
     download_pretrained,
     freeze_backbone,
     load_backbone,
@@ -109,12 +108,15 @@ def _read_folders(job: Job) -> dict[str, ImageFolder]:
 def _build_network(job: Job, hyperparameters: Hyperparameters, num_classes: int) -> torch.nn.Module:
     """Seeded random weights, then those of the `weights` channel or of torchvision."""
     torch.manual_seed(hyperparameters.seed)
-    network = build_network(
-        hyperparameters.architecture,
-        num_classes,
-        head_hidden=hyperparameters.head_hidden,
-        dropout=hyperparameters.dropout,
-    )
+    try:
+        network = build_network(
+            hyperparameters.architecture,
+            num_classes,
+            head_hidden=hyperparameters.head_hidden,
+            dropout=hyperparameters.dropout,
+        )
+    except ArchitectureError as error:
+        raise JobError(str(error)) from error
     if "weights" in job.channels:
         load_backbone(network, read_state_dict(job.channels["weights"]), source=str(job.channels["weights"]))
     elif hyperparameters.pretrained:

@@ -17,6 +17,7 @@ LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)
 # Besides the standard library and its own package; the nearest entry counts, the file's before its folder's.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "artifact": ("numpy", "PIL"),
+    "artifact/network.py": ("torch", "torchvision"),
     "training": ("artifact", "scoring", "numpy", "torch", "torchvision", "safetensors", "PIL"),
     "training/export.py": ("artifact", "numpy", "torch", "openvino", "safetensors", "PIL"),
     **{f"training/{leaf}.py": () for leaf in TRAINING_LEAVES},

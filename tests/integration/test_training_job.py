@@ -232,7 +232,7 @@ def test_unexpected_error_puts_its_cause_first(shapes: Path, tmp_path: Path) -> 
 def test_state_dict_becomes_an_artifact(tmp_path: Path) -> None:
     import torch
 
-    from training.network import build_network
+    from artifact.network import build_network
 
     torch.save(build_network("resnet18", 3).state_dict(), tmp_path / "model.pth")
     (tmp_path / "labels.txt").write_text("cat\ndog\nmouse\n")

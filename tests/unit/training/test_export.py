@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from artifact.bundle import read_bundle, read_golden, read_test_predictions
+from artifact.network import PixelNetwork, build_network
 from artifact.preprocess import Preprocess
 from training import export as export_module
 from training.data import ImageSet, decode_images, read_image_folder
 from training.export import Trained, draw_golden_body, export, read_golden_body
 from training.job import JobError
-from training.network import PixelNetwork, build_network
 
 PREPROCESS = Preprocess(resize=36, crop=32)
 LABELS = ("circle", "square", "star", "triangle")

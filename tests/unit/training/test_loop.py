@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from artifact.network import PixelNetwork, build_network
 from artifact.preprocess import Preprocess
 from training.data import ImageFolder, ImageSet
 from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.loop import Progress, Session, best_metrics, build_optimizer, train, use_bf16
-from training.network import PixelNetwork, build_network, freeze_backbone
+from training.network import freeze_backbone
 
 SIDE = 32
 PREPROCESS = Preprocess(resize=SIDE, crop=SIDE)

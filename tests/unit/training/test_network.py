@@ -9,13 +9,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from artifact.network import ArchitectureError, Head, PixelNetwork, architectures, build_network
 from artifact.preprocess import Preprocess
 from training.job import JobError
 from training.network import (
-    Head,
-    PixelNetwork,
-    architectures,
-    build_network,
     download_pretrained,
     freeze_backbone,
     load_backbone,
@@ -48,7 +45,7 @@ def test_every_torchvision_architecture_can_be_named() -> None:
 
 
 def test_unknown_architecture_names_the_nearest() -> None:
-    with pytest.raises(JobError, match="Nearest: resnet50"):
+    with pytest.raises(ArchitectureError, match="Nearest: resnet50"):
         build_network("resnet_50", 2)
 
 
@@ -71,7 +68,7 @@ def test_custom_classifier_of_a_frozen_network_learns_whole() -> None:
 
 
 def test_custom_classifier_on_a_convolutional_head_is_refused() -> None:
-    with pytest.raises(JobError, match="squeezenet1_1 ends in Conv2d"):
+    with pytest.raises(ArchitectureError, match="squeezenet1_1 ends in Conv2d"):
         build_network("squeezenet1_1", 5, head_hidden=8)
 
 
