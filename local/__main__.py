@@ -48,7 +48,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    with start_endpoint(options.artifact, port=options.port) as endpoint:
+    with start_endpoint(options.artifact, port=options.port, image=_serving_image(options)) as endpoint:
         print(
             f"{endpoint.url}/invocations answers. Try:\n"
             f"  curl --data-binary @examples/images/circle.jpg -H 'Content-Type: image/jpeg' "
@@ -67,6 +67,7 @@ def _transform(options: argparse.Namespace) -> int:
         input_dir=options.input,
         output_dir=options.output,
         max_concurrent=options.max_concurrent,
+        image=_serving_image(options),
     )
     for path, reason in sorted(result.failed.items())[:20]:
         print(f"failed {path}: {reason}", file=sys.stderr)
@@ -80,6 +81,10 @@ def _transform(options: argparse.Namespace) -> int:
         )
     )
     return 1 if result.failed else 0
+
+
+def _serving_image(options: argparse.Namespace) -> str | None:
+    return (options.image or "kennel/serving-cpu:local") if options.docker else None
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -113,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="answer /ping and /invocations until Ctrl-C")
     serve.add_argument("--artifact", type=Path, required=True, help="model.tar.gz, or its unpacked folder")
     serve.add_argument("--port", type=int, default=8080, help="8080, as on SageMaker; 0 picks a free one")
+    _add_docker(serve)
     serve.set_defaults(run=_serve)
 
     transform = verbs.add_parser("transform", help="score a whole folder: one .out per image, and a report")
@@ -127,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="MaxConcurrentTransforms; default: what the server asks for",
     )
+    _add_docker(transform)
     transform.set_defaults(run=_transform)
 
     data = verbs.add_parser("data", help="download and unpack the data set a recipe names")
@@ -134,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--output", type=Path, required=True, help="folder to unpack into")
     data.set_defaults(run=_data)
     return parser
+
+
+def _add_docker(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--docker", action="store_true", help="in the real container (`make build` makes it)")
+    verb.add_argument("--image", help="with --docker; default: the one of the last `make build`")
 
 
 if __name__ == "__main__":

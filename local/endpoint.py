@@ -1,4 +1,7 @@
-"""An endpoint as SageMaker runs one: model.tar.gz unpacked, `serve` started, /ping polled, SIGTERM last."""
+"""An endpoint as SageMaker runs one: model.tar.gz unpacked, `serve` started, /ping polled, SIGTERM last.
+
+`serve` is a plain process, or with an image the real container.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifact.bundle import Bundle, read_bundle, unpack_artifact
+from local.container import Container, removed_at_the_end, require_image
 from local.platform import REPOSITORY, LocalError, container_environment, serving_python, stop_process
 
 logger = logging.getLogger(__name__)
@@ -40,26 +44,70 @@ class Endpoint:
 
 @contextmanager
 def start_endpoint(
-    artifact: Path, *, port: int = 0, environment: Mapping[str, str] | None = None
+    artifact: Path,
+    *,
+    port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    image: str | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Endpoint]:
     """Serve a model.tar.gz or an unpacked bundle while the context lasts; port 0 picks a free one.
 
-    Raises LocalError where the server does not start, with its own last words on stderr.
+    With `image` in a container, `options` being more of `docker run`'s. Raises LocalError where the server
+    does not start, with its own last words on stderr.
     """
     with tempfile.TemporaryDirectory(prefix="kennel-model-") as scratch:
         model_dir = open_artifact(artifact, Path(scratch))
         bundle = read_bundle(model_dir)
-        port = port or _free_port()
-        variables = {"KENNEL_MODEL_DIR": str(model_dir.resolve()), "SAGEMAKER_BIND_TO_PORT": str(port)}
-        command = [str(REPOSITORY / "container" / "serve")]
-        env = container_environment(serving_python(), **(variables | dict(environment or {})))
-        with subprocess.Popen(command, env=env, start_new_session=True) as process:
+        port = port or free_port()
+        variables = dict(environment or {})
+        server = (
+            _container(image, model_dir, port, variables, options)
+            if image
+            else _process(model_dir, port, variables)
+        )
+        with (
+            server.cleanup,
+            subprocess.Popen(server.command, env=server.environment, start_new_session=True) as process,
+        ):
             endpoint = Endpoint(host="127.0.0.1", port=port, process=process, bundle=bundle)
             try:
                 _wait_for_ping(endpoint)
                 yield endpoint
             finally:
                 stop_process(process, grace_seconds=STOP_GRACE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """What to start, and what to clear away when it has ended."""
+
+    command: list[str]
+    environment: dict[str, str] | None = None  # None: this process's
+    cleanup: AbstractContextManager[None] = field(default_factory=nullcontext)
+
+
+def _process(model_dir: Path, port: int, variables: dict[str, str]) -> _Server:
+    settings = {"KENNEL_MODEL_DIR": str(model_dir.resolve()), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    return _Server(
+        command=[str(REPOSITORY / "container" / "serve")],
+        environment=container_environment(serving_python(), **(settings | variables)),
+    )
+
+
+def _container(
+    image: str, model_dir: Path, port: int, variables: dict[str, str], options: Sequence[str]
+) -> _Server:
+    require_image(image)
+    container = Container(
+        image=image,
+        arguments=("serve",),
+        environment=variables,
+        mounts={"/opt/ml/model:ro": model_dir},
+        publish=port,
+        options=tuple(options),
+    )
+    return _Server(command=container.command(), cleanup=removed_at_the_end(container))
 
 
 def open_artifact(artifact: Path, scratch: Path) -> Path:
@@ -99,7 +147,7 @@ def _ping(endpoint: Endpoint) -> int | None:
         connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

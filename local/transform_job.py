@@ -44,14 +44,20 @@ class TransformResult:
 
 
 def run_transform_job(
-    artifact: Path, *, input_dir: Path, output_dir: Path, max_concurrent: int | None = None
+    artifact: Path,
+    *,
+    input_dir: Path,
+    output_dir: Path,
+    max_concurrent: int | None = None,
+    image: str | None = None,
 ) -> TransformResult:
     """Transform and score. Failed objects get no .out and are listed; the others are kept.
 
-    Raises LocalError where there is nothing to transform or the server does not start.
+    With `image` the server is a container. Raises LocalError where there is nothing to transform or the
+    server does not start.
     """
     paths = list_objects(input_dir)
-    with start_endpoint(artifact, environment={"SAGEMAKER_BATCH": "true"}) as endpoint:
+    with start_endpoint(artifact, environment={"SAGEMAKER_BATCH": "true"}, image=image) as endpoint:
         parameters = DEFAULT_PARAMETERS | _read_execution_parameters(endpoint)
         if max_concurrent:
             parameters["MaxConcurrentTransforms"] = max_concurrent

@@ -3,8 +3,8 @@
 RequestError                      StartError
 ├── BadRequest              400   ├── SettingsError     a variable has a value that is not allowed
 │   └── UnreadableImage     400   ├── GraphError        the graph does not load or does not fit the labels
-├── NotAcceptable           406   └── GoldenMismatch    the golden picture gets another answer here
-├── PayloadTooLarge         413
+├── NotAcceptable           406   ├── DriverError       the host's GPU driver is too old
+├── PayloadTooLarge         413   └── GoldenMismatch    the golden picture gets another answer here
 │   └── ImageTooLarge       413   (and artifact.bundle.BundleError: the files are not what the manifest says)
 └── UnsupportedContentType  415
 """
@@ -71,6 +71,10 @@ class SettingsError(StartError):
 
 class GraphError(StartError):
     """The graph does not load, or does not fit the manifest."""
+
+
+class DriverError(StartError):
+    """The host's GPU driver is too old for the image's CUDA."""
 
 
 class GoldenMismatch(StartError):

@@ -18,7 +18,6 @@ from artifact.preprocess import (
     decode_pixels,
 )
 from serving.codec import JSON, check_content_type, encode_json, rank_labels
-from serving.engine_openvino import OpenVinoPredictor
 from serving.errors import GoldenMismatch, ImageTooLarge, SettingsError, UnreadableImage
 from serving.settings import AUTO
 
@@ -34,12 +33,12 @@ class Predictor(Protocol):
         """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities."""
 
 
-def model_fn(model_dir: Path, *, precision: str = AUTO, num_threads: int = 1) -> Predictor:
+def model_fn(
+    model_dir: Path, *, engine: str = "openvino", precision: str = AUTO, num_threads: int = 1
+) -> Predictor:
     """A verified bundle in a warm engine that gave the golden answer. Raises BundleError or StartError."""
     bundle = read_bundle(model_dir)
-    predictor = OpenVinoPredictor(
-        bundle, precision=choose_precision(bundle, precision), num_threads=num_threads
-    )
+    predictor = _load(bundle, engine, choose_precision(bundle, precision), num_threads)
     # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
     check_golden_answer(predictor, bundle)
     return predictor
@@ -74,6 +73,17 @@ def output_fn(
     if top is None:
         return encode_json(log_probabilities.tolist()), JSON
     return encode_json({"predictions": rank_labels(log_probabilities[0], labels, limit=top)}), JSON
+
+
+def _load(bundle: Bundle, engine: str, precision: str, num_threads: int) -> Predictor:
+    """Imports here: no image has both libraries."""
+    if engine == "torch":
+        from serving.engine_torch import TorchPredictor
+
+        return TorchPredictor(bundle, precision=precision, num_threads=num_threads)
+    from serving.engine_openvino import OpenVinoPredictor
+
+    return OpenVinoPredictor(bundle, precision=precision, num_threads=num_threads)
 
 
 def choose_precision(bundle: Bundle, wanted: str) -> str:

@@ -25,6 +25,7 @@ class Settings:
 
     port: int
     model_dir: Path
+    engine: str
     precision: str
     workers: int
     max_pixels: int
@@ -46,9 +47,10 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
 
 def _one_of(*names: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        if text.upper() not in names:
+        chosen = next((name for name in names if name.lower() == text.lower()), None)
+        if chosen is None:
             raise ValueError(" or ".join(names))
-        return text.upper()
+        return chosen
 
     return parse
 
@@ -76,6 +78,12 @@ class Setting(NamedTuple):
 SETTINGS = {
     "port": Setting(("SAGEMAKER_BIND_TO_PORT",), "8080", _integer(1, 65535), "Port to listen on."),
     "model_dir": Setting(("KENNEL_MODEL_DIR",), "/opt/ml/model", Path, "Folder of the unpacked artifact."),
+    "engine": Setting(
+        ("KENNEL_ENGINE",),
+        "openvino",
+        _one_of("openvino", "torch"),
+        "Library that predicts; serving-gpu sets torch, which the CPU image does not have.",
+    ),
     "precision": Setting(
         ("KENNEL_PRECISION",), AUTO, str, "Graph that answers; auto is the first in the artifact's manifest."
     ),

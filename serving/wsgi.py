@@ -26,7 +26,12 @@ def build_app() -> Flask:
         settings = read_settings(os.environ)
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         num_threads = max(1, available_cores() // settings.workers)
-        predictor = model_fn(settings.model_dir, precision=settings.precision, num_threads=num_threads)
+        predictor = model_fn(
+            settings.model_dir,
+            engine=settings.engine,
+            precision=settings.precision,
+            num_threads=num_threads,
+        )
     except (StartError, BundleError, OSError) as error:
         refuse_to_start(f"Kennel cannot start: {error}")
     logger.info(

@@ -25,6 +25,7 @@ def test_empty_environment_gives_the_defaults() -> None:
     assert settings == Settings(
         port=8080,
         model_dir=Path("/opt/ml/model"),
+        engine="openvino",
         precision="auto",
         workers=available_cores(),
         max_pixels=MAX_PIXELS,
