@@ -168,6 +168,7 @@ def pack_artifact(directory: Path, archive: Path) -> None:
             for path in sorted(directory.rglob("*")):
                 info = tar.gettarinfo(path, path.relative_to(directory).as_posix())
                 info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
+                info.mode = 0o755 if info.isdir() else 0o644  # the server is another user
                 with io.BytesIO() if info.isdir() else path.open("rb") as content:
                     tar.addfile(info, content)
 

@@ -17,9 +17,9 @@ RUN find . -name __pycache__ -prune -exec rm -r {} + \
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS cpu-packages
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,source=requirements/serving-cpu.txt,target=/tmp/requirements.txt \
-    pip install --no-compile --no-deps --require-hashes --prefix /packages -r /tmp/requirements.txt
+    pip install --cache-dir /var/cache/pip --no-compile --no-deps --require-hashes --prefix /packages -r /tmp/requirements.txt
 # OpenVINO's plugins for other devices and readers of other formats, and what no server imports.
 WORKDIR /packages/lib/python3.11/site-packages
 RUN rm -rf openvino/include openvino/tools openvino/libs/cache.json openvino/libs/libopenvino_c.so* \
@@ -43,7 +43,7 @@ ENTRYPOINT ["serve"]
 FROM serving AS gpu
 ARG TORCH_INDEX_URL=
 # Installed here, not in a stage of its own: copying gigabytes of CUDA libraries between stages takes minutes.
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,source=requirements/serving-gpu.txt,target=/tmp/requirements.txt \
     --mount=type=bind,source=container/install_packages,target=/tmp/install_packages \
     sh /tmp/install_packages /tmp/requirements.txt "${TORCH_INDEX_URL}"

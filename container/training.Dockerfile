@@ -23,7 +23,7 @@ RUN cp /usr/bin/tini bin/tini \
 FROM ${BASE_IMAGE}
 ARG TORCH_INDEX_URL=
 # Installed here, not in a stage of its own: copying gigabytes of CUDA libraries between stages takes minutes.
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,source=requirements/training.txt,target=/tmp/requirements.txt \
     --mount=type=bind,source=container/install_packages,target=/tmp/install_packages \
     sh /tmp/install_packages /tmp/requirements.txt "${TORCH_INDEX_URL}"

@@ -25,11 +25,12 @@ class Container:
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, Path] = field(default_factory=dict)  # path inside[:ro] -> folder here
     publish: int | None = None  # the port of this machine's loopback that reaches port 8080 inside
+    remove: bool = True  # when it ends; False keeps its log and exit code
     options: tuple[str, ...] = ()  # more of `docker run`'s; the last of a kind counts
 
     def command(self) -> list[str]:
         """The caller's own user, so that what a job writes belongs to whoever started it."""
-        run = ["docker", "run", "--rm", "--pull", "never", "--name", self.name]
+        run = ["docker", "run", "--pull", "never", "--name", self.name, *(["--rm"] if self.remove else [])]
         run += ["--user", f"{os.getuid()}:{os.getgid()}"]
         run += [word for name, value in self.environment.items() for word in ("--env", f"{name}={value}")]
         run += [
@@ -54,7 +55,7 @@ def removed_at_the_end(container: Container) -> Iterator[None]:
 def private_network() -> Iterator[str]:
     """A network on which the containers of one job find each other by name."""
     name = f"kennel-{uuid.uuid4().hex[:12]}"
-    _docker("network", "create", name)
+    docker("network", "create", name)
     try:
         yield name
     finally:
@@ -63,21 +64,24 @@ def private_network() -> Iterator[str]:
 
 def require_image(image: str) -> None:
     """Raises LocalError where there is no Docker engine or no such image."""
-    _docker("version")
+    docker("version")
     if _run("image", "inspect", image).returncode != 0:
         raise LocalError(f"There is no image {image} here; `make build` makes the images.")
 
 
-def _docker(*arguments: str) -> str:
-    done = _run(*arguments)
+def docker(*arguments: str, stdin: str | None = None) -> str:
+    """What `docker ARGUMENTS` prints. Raises LocalError with its last words where it fails."""
+    done = _run(*arguments, stdin=stdin)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer"
-        raise LocalError(f"`docker {' '.join(arguments)}` failed: {reason}")
+        raise LocalError(f"`docker {arguments[0]}` failed: {reason}")
     return done.stdout
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["docker", *arguments], input=stdin, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise LocalError("There is no `docker` command here; without ON=docker none is needed.") from None

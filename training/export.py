@@ -79,7 +79,7 @@ def export(trained: Trained, directory: Path, *, test: ImageSet | None = None) -
     write_golden(directory, golden)
     tolerance = fp32_tolerance(np.asarray(golden.log_probabilities["fp32"]))
     tensors = {name: tensor.contiguous() for name, tensor in network.network.state_dict().items()}
-    safetensors.torch.save_file(tensors, directory / WEIGHTS)
+    (directory / WEIGHTS).write_bytes(safetensors.torch.save(tensors))  # save_file makes it 0600
 
     metrics = dict(trained.metrics)
     evaluation = None

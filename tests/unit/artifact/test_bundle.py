@@ -110,6 +110,16 @@ def test_artifact_unpacks_to_the_same_bundle_and_packs_to_the_same_bytes(
     assert (tmp_path / "model.tar.gz").read_bytes() == (tmp_path / "again.tar.gz").read_bytes()
 
 
+def test_unpacked_files_can_be_read_by_any_user(directory: Path, tmp_path: Path) -> None:
+    (directory / "openvino/fp32.xml").chmod(0o600)
+
+    pack_artifact(directory, tmp_path / "model.tar.gz")
+
+    with tarfile.open(tmp_path / "model.tar.gz") as archive:
+        assert {member.mode for member in archive if member.isfile()} == {0o644}
+        assert {member.mode for member in archive if member.isdir()} == {0o755}
+
+
 def test_archive_that_reaches_outside_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         info = tarfile.TarInfo("../outside")
