@@ -17,6 +17,8 @@ RUN find . -name __pycache__ -prune -exec rm -r {} + \
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS cpu-packages
+# The cache is a mount of the builder, no part of a layer.
+# hadolint ignore=DL3042
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,source=requirements/serving-cpu.txt,target=/tmp/requirements.txt \
     pip install --cache-dir /var/cache/pip --no-compile --no-deps --require-hashes --prefix /packages -r /tmp/requirements.txt
