@@ -10,17 +10,20 @@ DATA   ?= build/data/shapes
 PORT   ?= 8080
 SET    ?=
 ON     ?= local
+IMAGES ?= training serving-cpu serving-gpu
 
 python := .venv/bin/python
 settings := $(foreach setting,$(SET),--set $(setting))
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
+docker := $(if $(filter docker,$(ON)),--docker)
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
-.PHONY: help setup demo train serve transform doctor data test lint format lock clean only-local
+.PHONY: help setup demo train serve transform doctor data test lint format lock clean build push smoke scan known-place
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
+	@echo "  ON=local|docker  IMAGES=\"$(IMAGES)\""
 	@echo "  RECIPE=$(RECIPE)  DATA=folder with train, valid, test  OUT=$(OUT)"
 	@echo "  SET=\"epochs=2 learning_rate=0.05\"  WEIGHTS=state dict  ARTIFACT=model.tar.gz  PORT=$(PORT)"
 
@@ -52,14 +55,14 @@ build/data/shapes: | setup
 	$(python) -m examples.shapes $@.partial >/dev/null
 	mv $@.partial $@
 
-train: only-local setup ## images -> OUT/model.tar.gz
-	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights)
+train: known-place setup ## images -> OUT/model.tar.gz
+	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights) $(docker)
 
-serve: only-local setup ## answer /invocations on PORT
-	$(python) -m local serve --artifact $(artifact) --port $(PORT)
+serve: known-place setup ## answer /invocations on PORT
+	$(python) -m local serve --artifact $(artifact) --port $(PORT) $(docker)
 
-transform: only-local setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
-	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform
+transform: known-place setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
+	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform $(docker)
 
 doctor: setup ## look DATA over: broken files, duplicates, leaks, shift -> OUT/doctor/doctor.html
 	$(python) -m training.doctor $(DATA) --output $(OUT)/doctor $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(if $(FIX),--fix $(FIX))
@@ -67,14 +70,31 @@ doctor: setup ## look DATA over: broken files, duplicates, leaks, shift -> OUT/d
 data: setup ## download the data set a recipe names into build/data
 	$(python) -m local data $(RECIPE) --output build/data
 
+build: ## make the images, or IMAGES="serving-cpu"
+	./build_and_push.sh build $(IMAGES)
+
+push: ## the images to ECR, or to REGISTRY
+	./build_and_push.sh push $(IMAGES)
+
+ifneq ($(filter build,$(MAKECMDGOALS)),)
+push: build
+endif
+
+scan: setup ## what is in the images, and which of it has known vulnerabilities -> build/scan
+	./build_and_push.sh scan $(IMAGES)
+
+smoke: setup $(filter build/data/shapes,$(DATA)) ## train, serve and stop in the real images under every restriction
+	$(python) -m local smoke $(RECIPE) --data $(DATA) --output build/smoke
+
 test: setup ## the whole suite
 	$(python) -m pytest
 
-lint: setup ## ruff, mypy --strict, shellcheck
+lint: setup ## ruff, mypy --strict, shellcheck, hadolint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy .
-	.venv/bin/shellcheck container/train container/serve .ci/run
+	.venv/bin/shellcheck container/train container/serve container/install_packages build_and_push.sh .ci/run
+	.venv/bin/hadolint container/*.Dockerfile
 
 format: setup ## rewrite the code as ruff wants it
 	.venv/bin/ruff format .
@@ -89,5 +109,6 @@ lock: setup ## resolve requirements/*.in into hashed locks
 clean: ## remove build/ (the environments stay)
 	rm -rf build
 
-only-local:
-	@[ "$(ON)" = local ] || { echo "ON=$(ON) is not built yet; ON=local is." >&2; exit 1; }
+known-place:
+	@[[ "$(ON)" == local || "$(ON)" == docker ]] || \
+	  { echo "ON=$(ON) is not built yet; ON=local and ON=docker are." >&2; exit 1; }

@@ -1,4 +1,7 @@
-"""`python -m local train|serve|transform|data`: the real containers' executables as plain processes."""
+"""`python -m local train|serve|transform|smoke|data`: the containers' executables as plain processes.
+
+With --docker the real containers.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +18,14 @@ from artifact.bundle import BundleError
 from local.download import DownloadError, fetch_dataset
 from local.endpoint import start_endpoint
 from local.platform import LocalError, forward_signals
+from local.smoke import format_table, run_smoke
 from local.training_job import run_training_job
 from local.transform_job import run_transform_job
 from training.hyperparameters import HyperparameterError
 from training.recipe import RecipeError, read_recipe
+
+TRAINING_IMAGE = "kennel/training:local"  # as `make build` names the last ones made here
+SERVING_IMAGE = "kennel/serving-cpu:local"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe).with_overrides(options.set)
-    run_training_job(recipe, data=options.data, output=options.output, weights=options.weights)
+    run_training_job(
+        recipe,
+        data=options.data,
+        output=options.output,
+        weights=options.weights,
+        image=_training_image(options),
+    )
     print(
         json.dumps(
             {
@@ -83,8 +97,26 @@ def _transform(options: argparse.Namespace) -> int:
     return 1 if result.failed else 0
 
 
+def _smoke(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    steps = run_smoke(
+        read_recipe(options.recipe),
+        data=options.data,
+        output=options.output,
+        training_image=options.training_image,
+        serving_image=options.serving_image,
+    )
+    print(format_table(steps), file=sys.stderr)
+    print(json.dumps({"steps": len(steps), "seconds": round(time.monotonic() - started, 1)}))
+    return 0
+
+
 def _serving_image(options: argparse.Namespace) -> str | None:
-    return (options.image or "kennel/serving-cpu:local") if options.docker else None
+    return (options.image or SERVING_IMAGE) if options.docker else None
+
+
+def _training_image(options: argparse.Namespace) -> str | None:
+    return (options.image or TRAINING_IMAGE) if options.docker else None
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -113,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         help="override a hyperparameter; may be given several times",
     )
     train.add_argument("--weights", type=Path, help="state dict to initialize the backbone from")
+    _add_docker(train)
     train.set_defaults(run=_train)
 
     serve = verbs.add_parser("serve", help="answer /ping and /invocations until Ctrl-C")
@@ -135,6 +168,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_docker(transform)
     transform.set_defaults(run=_transform)
+
+    smoke = verbs.add_parser("smoke", help="try both images under every restriction they may be run with")
+    smoke.add_argument("recipe", type=Path, help="recipes/*.toml; one epoch of it is trained")
+    smoke.add_argument("--data", type=Path, required=True, help="folder with train, valid and test inside")
+    smoke.add_argument("--output", type=Path, required=True, help="made anew")
+    smoke.add_argument("--training-image", default=TRAINING_IMAGE)
+    smoke.add_argument("--serving-image", default=SERVING_IMAGE)
+    smoke.set_defaults(run=_smoke)
 
     data = verbs.add_parser("data", help="download and unpack the data set a recipe names")
     data.add_argument("recipe", type=Path, help="recipes/*.toml")
