@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,9 +25,17 @@ class LocalError(RuntimeError):
 
 
 def lay_out_training_job(
-    prefix: Path, *, hyperparameters: Mapping[str, str], channels: Mapping[str, Path]
+    prefix: Path,
+    *,
+    hyperparameters: Mapping[str, str],
+    channels: Mapping[str, Path],
+    hosts: Sequence[str] = ("algo-1",),
+    current_host: str | None = None,
 ) -> None:
-    """Make `prefix` look like /opt/ml at a job's start; checkpoints of an interrupted job stay."""
+    """Make `prefix` look like /opt/ml at a job's start on `current_host`, the first of `hosts` unless given.
+
+    Checkpoints of an interrupted job stay.
+    """
     for name in ("input", "model", "output"):
         shutil.rmtree(prefix / name, ignore_errors=True)
     for name in ("input/config", "input/data", "model", "output/data", "checkpoints"):
@@ -43,7 +52,11 @@ def lay_out_training_job(
             }
             for name in channels
         },
-        "resourceconfig": {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "lo"},
+        "resourceconfig": {
+            "current_host": current_host or hosts[0],
+            "hosts": list(hosts),
+            "network_interface_name": "lo",
+        },
         "checkpointconfig": {"LocalPath": str((prefix / "checkpoints").resolve())},
     }
     for name, content in config.items():
@@ -71,13 +84,14 @@ def serving_python() -> Path:
 
 
 @contextmanager
-def forward_signals(process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
-    """SIGTERM and Ctrl-C stop the process as the platform would; the event says that one came."""
+def forward_signals(*processes: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """SIGTERM and Ctrl-C stop the processes as the platform would; the event says that one came."""
     stopped = threading.Event()
 
     def forward(number: int, frame: FrameType | None) -> None:
         stopped.set()
-        process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -87,11 +101,14 @@ def forward_signals(process: subprocess.Popen[bytes]) -> Iterator[threading.Even
             signal.signal(number, handler)
 
 
-def stop_process(process: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
-    """SIGTERM, then SIGKILL when the grace is over: 120 s for training, 30 s for serving. The exit code."""
-    process.terminate()
-    try:
-        return process.wait(grace_seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+def stop_process(*processes: subprocess.Popen[bytes], grace_seconds: float) -> list[int]:
+    """SIGTERM, then SIGKILL when the grace is over: 120 s for training, 30 s for serving. The exit codes."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + grace_seconds
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return [process.wait() for process in processes]

@@ -6,9 +6,11 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from artifact.bundle import pack_artifact
@@ -38,25 +40,55 @@ def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path 
     lock = _lock(output)
     channels = find_channels(data) | ({"weights": _weights_channel(weights, output)} if weights else {})
     job_name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    lay_out_training_job(output, hyperparameters=recipe.hyperparameters.to_strings(), channels=channels)
-    environment = container_environment(
-        training_python(), **{PREFIX_VARIABLE: str(output.resolve()), "TRAINING_JOB_NAME": job_name}
-    )
+    prefixes = host_prefixes(output, recipe.training.instance_count)
+    shutil.rmtree(output / "hosts", ignore_errors=True)
+    for host, prefix in prefixes.items():
+        lay_out_training_job(
+            prefix,
+            hyperparameters=recipe.hyperparameters.to_strings(),
+            channels=channels,
+            hosts=tuple(prefixes),
+            current_host=host,
+        )
+    variables = {"TRAINING_JOB_NAME": job_name, "MASTER_PORT": str(_free_port())}
     started = time.monotonic()
-    command = [str(REPOSITORY / "container" / "train")]
-    # A session of its own: Ctrl-C reaches this process only, which then stops the job in good order.
-    with subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[lock]) as process:
-        with forward_signals(process) as stopped:
-            exit_code = _wait(process, recipe.training.max_run_seconds)
+    processes = [_start_host(prefix, variables, lock=lock) for prefix in prefixes.values()]
+    with forward_signals(*processes) as stopped:
+        exit_codes = _wait(processes, recipe.training.max_run_seconds)
     os.close(lock)
-    if exit_code != 0:
-        raise LocalError(f"The training job failed (exit code {exit_code}): {_failure(output)}")
+    if any(exit_codes):
+        raise LocalError(f"The training job failed. {_failures(prefixes, exit_codes)}")
     if not stopped.is_set():
         shutil.rmtree(output / "checkpoints")  # the artifact is the result; a new job starts anew
     archive = output / "model.tar.gz"
     pack_artifact(output / "model", archive)
     logger.info("artifact=%s seconds=%.0f", archive, time.monotonic() - started)
     return archive
+
+
+def host_prefixes(output: Path, instance_count: int) -> dict[str, Path]:
+    """Host -> its /opt/ml; the first one's is `output`. Several are loopback addresses of this machine."""
+    if instance_count == 1:
+        return {"algo-1": output}
+    hosts = [f"127.0.0.{number}" for number in range(1, instance_count + 1)]
+    return {host: output / "hosts" / host if number else output for number, host in enumerate(hosts)}
+
+
+def _start_host(prefix: Path, variables: Mapping[str, str], *, lock: int) -> subprocess.Popen[bytes]:
+    """One host's `train`, which keeps the lock for as long as it runs."""
+    return subprocess.Popen(
+        [str(REPOSITORY / "container" / "train")],
+        env=container_environment(training_python(), **{PREFIX_VARIABLE: str(prefix.resolve())}, **variables),
+        start_new_session=True,  # Ctrl-C reaches this process only, which then stops the job in good order
+        pass_fds=[lock],
+    )
+
+
+def _free_port() -> int:
+    """For the hosts to meet at: two jobs on one machine must not share it."""
+    with socket.socket() as unused:
+        unused.bind(("", 0))
+        return int(unused.getsockname()[1])
 
 
 def find_channels(data: Path) -> dict[str, Path]:
@@ -98,16 +130,26 @@ def _weights_channel(weights: Path, output: Path) -> Path:
     return channel
 
 
-def _wait(process: subprocess.Popen[bytes], max_run_seconds: int) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], max_run_seconds: int) -> list[int]:
+    deadline = time.monotonic() + max_run_seconds
     try:
-        return process.wait(max_run_seconds)
+        return [process.wait(max(0.0, deadline - time.monotonic())) for process in processes]
     except subprocess.TimeoutExpired:
         print(f"max_run_seconds={max_run_seconds} are over: stopping the job", file=sys.stderr)
-        return stop_process(process, grace_seconds=STOP_GRACE_SECONDS)
+        return stop_process(*processes, grace_seconds=STOP_GRACE_SECONDS)
 
 
-def _failure(output: Path) -> str:
-    path = output / "output" / "failure"
+def _failures(prefixes: Mapping[str, Path], exit_codes: Sequence[int]) -> str:
+    """A sentence from every host that failed."""
+    return " ".join(
+        f"{host} (exit code {exit_code}): {_failure(prefix)}"
+        for (host, prefix), exit_code in zip(prefixes.items(), exit_codes, strict=True)
+        if exit_code != 0
+    )
+
+
+def _failure(prefix: Path) -> str:
+    path = prefix / "output" / "failure"
     return (
         path.read_text(encoding="utf-8") if path.is_file() else "it wrote no output/failure (was it killed?)"
     )

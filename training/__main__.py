@@ -15,7 +15,8 @@ from pathlib import Path
 
 from artifact.preprocess import Preprocess
 from training.hyperparameters import NAMES, HyperparameterError, parse_hyperparameters
-from training.job import DEFAULT_PREFIX, FAILURE_CHARACTERS, PREFIX_VARIABLE, JobError, read_job
+from training.job import DEFAULT_PREFIX, PREFIX_VARIABLE, JobError, read_job, write_failure
+from training.launch import run_together
 
 logger = logging.getLogger("training")
 
@@ -24,23 +25,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 also for a job that SIGTERM stopped in good order; 1 after one sentence on what failed."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    return _import(options) if options.verb == "import" else _run(options.prefix)
+    return _import(options) if options.verb == "import" else _run(options)
 
 
-def _run(prefix: Path) -> int:
+def _run(options: argparse.Namespace) -> int:
+    prefix: Path = options.prefix
     failure_path = prefix / "output" / "failure"
+    if options.local_rank is None:
+        failure_path.unlink(missing_ok=True)  # an earlier job's; of this one the first to write it is heard
     try:
         job = read_job(prefix)
         hyperparameters = parse_hyperparameters(job.raw_hyperparameters)
-        from training.run import run  # torch takes seconds to import: a typo is answered before
+        from training.distributed import processes_per_host  # torch takes seconds: a typo is answered before
+        from training.run import run
 
-        run(job, hyperparameters)
+        processes = processes_per_host()
+        if processes > 1 and options.local_rank is None:
+            command = [sys.executable, "-m", "training", "--prefix", str(prefix), "--local-rank"]
+            return run_together([[*command, str(rank)] for rank in range(processes)])
+        run(job, hyperparameters, processes_per_host=processes, local_rank=options.local_rank or 0)
     except (JobError, HyperparameterError) as error:
-        _write_failure(failure_path, str(error))
+        write_failure(failure_path, str(error))
         logger.error("%s", error)
         return 1
     except Exception as error:
-        _write_failure(failure_path, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()[-700:]}")
+        write_failure(failure_path, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()[-700:]}")
         logger.exception("the training job failed")
         return 1
     return 0
@@ -66,12 +75,6 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write_failure(path: Path, text: str) -> None:
-    """The cause first: SageMaker shows the first 1024 characters as the job's FailureReason."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text[:FAILURE_CHARACTERS], encoding="utf-8")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX)),
         help="default: $KENNEL_PREFIX, else /opt/ml",
     )
+    parser.add_argument("--local-rank", type=int, help=argparse.SUPPRESS)  # of several processes on this host
     verbs = parser.add_subparsers(dest="verb", title="other verbs", metavar="")
     importer = verbs.add_parser("import", help="make an artifact of an existing state dict")
     importer.add_argument("--weights", type=Path, required=True, help=".pth, .pt or .safetensors state dict")

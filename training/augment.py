@@ -6,6 +6,7 @@ Everything comes from the generator, so a resumed job draws what the interrupted
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,25 +17,42 @@ LOG_ASPECT = (math.log(3 / 4), math.log(4 / 3))
 MAX_SHIFT_SHARE = 1 / 16  # of the side, for aerial pictures
 
 
-def augment(images: Tensor, augmentation: str, size: int, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Random numbers for a share of a batch: the same for an image, however the batch is shared out."""
+
+    generator: torch.Generator
+    batch_size: int
+    share: slice = field(default_factory=lambda: slice(None))
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """(N,) for the N images of the share."""
+        return torch.rand(self.batch_size, generator=self.generator)[self.share] * (high - low) + low
+
+    def integers(self, low: int, high: int, *, rows: int = 1) -> Tensor:
+        """(rows, N) from low to high - 1."""
+        return torch.randint(low, high, (rows, self.batch_size), generator=self.generator)[:, self.share]
+
+
+def augment(images: Tensor, augmentation: str, size: int, draws: Draws) -> Tensor:
     """(N, 3, H, W) float32 -> (N, 3, size, size): `none`, `photo` or `aerial` of Hyperparameters."""
     if augmentation == "photo":
-        return _resized_crop_and_mirror(images, size, generator)
+        return _resized_crop_and_mirror(images, size, draws)
     if augmentation == "aerial":
-        images = _symmetries_and_shift(images, generator)
+        images = _symmetries_and_shift(images, draws)
     return _centre_crop(images, size)
 
 
-def _resized_crop_and_mirror(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def _resized_crop_and_mirror(images: Tensor, size: int, draws: Draws) -> Tensor:
     """RandomResizedCrop and a mirror in one bilinear sampling."""
     count = len(images)
-    area = _uniform(count, *AREA, generator)
-    aspect = _uniform(count, *LOG_ASPECT, generator).exp()
+    area = draws.uniform(*AREA)
+    aspect = draws.uniform(*LOG_ASPECT).exp()
     width = (area * aspect).sqrt().clamp(max=1.0)  # share of the full width
     height = (area / aspect).sqrt().clamp(max=1.0)
-    centre_x = _uniform(count, -1.0, 1.0, generator) * (1 - width)  # in grid_sample's -1..1
-    centre_y = _uniform(count, -1.0, 1.0, generator) * (1 - height)
-    mirror = torch.randint(0, 2, (count,), generator=generator) * 2 - 1
+    centre_x = draws.uniform(-1.0, 1.0) * (1 - width)  # in grid_sample's -1..1
+    centre_y = draws.uniform(-1.0, 1.0) * (1 - height)
+    mirror = draws.integers(0, 2)[0] * 2 - 1
     zero = torch.zeros(count)
     matrices = torch.stack(
         [torch.stack([width * mirror, zero, centre_x], 1), torch.stack([zero, height, centre_y], 1)], 1
@@ -45,14 +63,14 @@ def _resized_crop_and_mirror(images: Tensor, size: int, generator: torch.Generat
     )
 
 
-def _symmetries_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
+def _symmetries_and_shift(images: Tensor, draws: Draws) -> Tensor:
     """One of the square's 8 symmetries and a shift of a few pixels, by indexing: no pixel is interpolated."""
     count, _, _, side = images.shape
     shift = max(1, int(side * MAX_SHIFT_SHARE))
     index = torch.arange(side)
-    shifts = torch.randint(-shift, shift + 1, (2, count, 1), generator=generator)
-    flips = torch.randint(0, 2, (2, count, 1), generator=generator).bool()
-    transpose = torch.randint(0, 2, (count,), generator=generator).bool()
+    shifts = draws.integers(-shift, shift + 1, rows=2)[:, :, None]
+    flips = draws.integers(0, 2, rows=2)[:, :, None].bool()
+    transpose = draws.integers(0, 2)[0].bool()
     rows, columns = (
         torch.where(flip, side - 1 - index, index).add(offset).abs()
         for flip, offset in zip(flips, shifts, strict=True)
@@ -67,7 +85,3 @@ def _symmetries_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
 def _centre_crop(images: Tensor, size: int) -> Tensor:
     top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
     return images[:, :, top : top + size, left : left + size]
-
-
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) * (high - low) + low

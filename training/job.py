@@ -5,6 +5,7 @@ Any other prefix works the same, so that a laptop runs the same code. Files it d
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Job:
     channels: dict[str, Path]
     current_host: str
     hosts: tuple[str, ...]
+    network_interface: str
     checkpoint_dir: Path
 
     @property
@@ -61,19 +63,29 @@ def read_job(prefix: Path) -> Job:
     checkpoints = _read_config(config_dir / "checkpointconfig.json")
     current_host = str(resources.get("current_host", "algo-1"))
     hosts = tuple(resources.get("hosts", [current_host]))
+    if current_host not in hosts:
+        raise JobError(f"resourceconfig.json: current_host={current_host!r} is not among hosts={hosts}.")
     if len(hosts) > 1:
-        raise JobError(
-            f"The job has {len(hosts)} instances ({', '.join(hosts)}); this version trains on one. "
-            "Set instance_count = 1."
-        )
+        _check_replicated(_read_config(config_dir / "inputdataconfig.json"))
     return Job(
         prefix=prefix,
         raw_hyperparameters={k: str(v) for k, v in _read_config(config_dir / "hyperparameters.json").items()},
         channels=_find_channels(prefix / "input" / "data"),
         current_host=current_host,
         hosts=hosts,
+        network_interface=str(resources.get("network_interface_name", "")),
         checkpoint_dir=Path(checkpoints.get("LocalPath") or prefix / "checkpoints"),
     )
+
+
+def write_failure(path: Path, text: str) -> None:
+    """The cause first: SageMaker shows the first 1024 characters as the job's FailureReason.
+
+    Of several processes the one that failed first is heard.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+        file.write(text[:FAILURE_CHARACTERS])
 
 
 def find_splits(channels: Mapping[str, Path]) -> dict[str, Path]:
@@ -104,6 +116,14 @@ def _find_channels(data_dir: Path) -> dict[str, Path]:
     if not data_dir.is_dir():
         return {}
     return {path.name: path for path in sorted(data_dir.iterdir()) if path.is_dir()}
+
+
+def _check_replicated(channels: Mapping[str, Any]) -> None:
+    for name, channel in channels.items():
+        if isinstance(channel, dict) and channel.get("S3DistributionType") == "ShardedByS3Key":
+            raise JobError(
+                f"Channel {name} is ShardedByS3Key, but every host needs all images: use FullyReplicated."
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from artifact.network import PixelNetwork
-from training.augment import augment
+from training.augment import Draws, augment
 from training.data import ImageSet
+from training.distributed import Place, World
 from training.evaluate import Evaluation, cross_entropy, evaluate, torch_classifier
 from training.hyperparameters import Hyperparameters
 from training.job import JobError
@@ -32,6 +33,7 @@ from training.schedule import learning_rate
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 64
+SMALLEST_SHARE = 2  # of a batch, per rank: batch norm needs more than one image
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Session:
     bf16: bool
     save: Callable[[dict[str, Any], int], None]
     stopped: Callable[[], bool]
+    world: World = field(default_factory=lambda: World(Place()))
 
 
 def train(session: Session, checkpoint: dict[str, Any] | None) -> Progress:
@@ -68,6 +71,7 @@ def train(session: Session, checkpoint: dict[str, Any] | None) -> Progress:
     Best is the highest validation top-1 accuracy, then the lowest validation loss; without a validation
     channel the last epoch. Raises JobError, before the optimizer step, for a loss that is not finite.
     """
+    _check_shares(session)
     optimizer = build_optimizer(session.network, session.hyperparameters)
     state = _restore(session.network, optimizer, checkpoint)
     while state.epoch < session.hyperparameters.epochs and not session.stopped():
@@ -119,7 +123,7 @@ def _train_epoch(session: Session, optimizer: torch.optim.Optimizer, state: Prog
         ):
             session.save(_checkpoint(session.network, optimizer, state), _steps_done(session, state))
     images_per_second = (state.seen - seen_before) / max(1e-9, time.monotonic() - started)
-    _say({"images_per_second": images_per_second})
+    _say(session, {"images_per_second": images_per_second})
     return True
 
 
@@ -132,11 +136,16 @@ def _train_step(
     total_steps: int,
 ) -> None:
     hyperparameters = session.hyperparameters
-    generator = _generator(hyperparameters.seed, state.epoch, state.step)
-    pixels = torch.from_numpy(session.train.pixels[batch]).to(session.device)
-    targets = torch.from_numpy(session.train.folder.targets[batch]).to(session.device)
+    world = session.world
+    share = batch[world.share]
+    generator = _generator(hyperparameters.seed, state.epoch, state.step, world.place.rank)
+    pixels = torch.from_numpy(session.train.pixels[share]).to(session.device)
+    targets = torch.from_numpy(session.train.folder.targets[share]).to(session.device)
     images = augment(
-        session.network.normalise(pixels), hyperparameters.augmentation, hyperparameters.image_size, generator
+        session.network.normalise(pixels),
+        hyperparameters.augmentation,
+        hyperparameters.image_size,
+        Draws(generator, len(batch), world.share),
     )
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(
@@ -149,18 +158,22 @@ def _train_step(
     with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.bf16):
         logits = session.network.network(images.to(memory_format=torch.channels_last))
     loss = cross_entropy(logits, targets, hyperparameters.label_smoothing)
-    if not math.isfinite(loss.item()):
+    own_sums = loss.item() * len(share), float((logits.argmax(1) == targets).sum())
+    loss_sum, correct = world.sum(np.array(own_sums))
+    if not math.isfinite(loss_sum):
         raise JobError(
-            f"The training loss is {loss.item()} at epoch {state.epoch + 1}, step {state.step + 1}: lower "
-            f"learning_rate={hyperparameters.learning_rate} or lengthen warmup_epochs."
+            f"The training loss is {loss_sum / len(batch)} at epoch {state.epoch + 1}, step "
+            f"{state.step + 1}: lower learning_rate={hyperparameters.learning_rate} or lengthen "
+            "warmup_epochs."
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    world.merge_step(session.network.network, weight=len(share) / len(batch))
     optimizer.step()
     state.step += 1
     state.seen += len(batch)
-    state.loss_sum += loss.item() * len(batch)
-    state.correct += int((logits.argmax(1) == targets).sum())
+    state.loss_sum += float(loss_sum)
+    state.correct += int(correct)
 
 
 def _finish_epoch(session: Session, state: Progress) -> bool:
@@ -184,7 +197,8 @@ def _finish_epoch(session: Session, state: Progress) -> bool:
         state.best = entry
         state.best_weights = _copy(session.network.network)
     state.epoch, state.step, state.seen, state.correct, state.loss_sum = state.epoch + 1, 0, 0, 0, 0.0
-    _say({name: value for name, value in entry.items() if name != "epoch"} | best_metrics(state.history))
+    metrics = {name: value for name, value in entry.items() if name != "epoch"}
+    _say(session, metrics | best_metrics(state.history))
     return True
 
 
@@ -194,13 +208,17 @@ class _Stopped(Exception):
 
 def _evaluate_unless_stopped(session: Session, images: ImageSet) -> Evaluation:
     classify = torch_classifier(session.network, device=session.device, bf16=session.bf16)
+    world = session.world
 
     def classify_unless_stopped(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if session.stopped():
             raise _Stopped
-        return classify(pixels)
+        logits = np.zeros((len(pixels), len(images.folder.labels)), dtype=np.float32)
+        if len(pixels) > world.place.rank:
+            logits[world.share] = classify(pixels[world.share])
+        return world.sum(logits)  # elsewhere zeros: exactly each rank's own rows, in order
 
-    return evaluate(classify_unless_stopped, images, batch_size=EVALUATION_BATCH)
+    return evaluate(classify_unless_stopped, images, batch_size=EVALUATION_BATCH * world.size)
 
 
 def _rank(entry: dict[str, float]) -> tuple[float, float]:
@@ -217,8 +235,9 @@ def best_metrics(history: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _say(metrics: dict[str, float]) -> None:
-    for name, value in metrics.items():
+def _say(session: Session, metrics: dict[str, float]) -> None:
+    """By one rank only: SageMaker reads the logs of all hosts."""
+    for name, value in metrics.items() if session.world.is_first else ():
         print(metric_line(name, value), flush=True)
 
 
@@ -228,10 +247,20 @@ def _epoch_batches(count: int, hyperparameters: Hyperparameters, epoch: int) -> 
     return np.array_split(order, math.ceil(count / hyperparameters.batch_size))
 
 
-def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    """For the step's augmentation; the global generator, which dropout draws from, gets the same seed."""
+def _check_shares(session: Session) -> None:
+    batches = _epoch_batches(len(session.train), session.hyperparameters, 0)
+    size = session.world.size
+    if size > 1 and min(map(len, batches)) < SMALLEST_SHARE * size:
+        raise JobError(
+            f"batch_size={session.hyperparameters.batch_size} is shared by {size} processes, and each needs "
+            f"{SMALLEST_SHARE} images at least: set batch_size={SMALLEST_SHARE * size} or more."
+        )
+
+
+def _generator(seed: int, epoch: int, step: int, rank: int) -> torch.Generator:
+    """For the step's augmentation, alike on all ranks; the global one, for dropout, differs on each."""
     step_seed = int(np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0] >> 1)
-    torch.manual_seed(step_seed)
+    torch.manual_seed(step_seed + rank)
     return torch.Generator().manual_seed(step_seed)
 
 

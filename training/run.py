@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -21,6 +22,7 @@ from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
+from training.distributed import World, join_world
 from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
@@ -61,21 +63,35 @@ def import_weights(
     return output / "model.tar.gz"
 
 
-def run(job: Job, hyperparameters: Hyperparameters) -> None:
-    """One training job, from its channels to /opt/ml/model."""
+def run(
+    job: Job, hyperparameters: Hyperparameters, *, processes_per_host: int = 1, local_rank: int = 0
+) -> None:
+    """One training job, from its channels to /opt/ml/model, or one process's part in it."""
     stop = StopSignal.install()
+    with join_world(job, processes_per_host=processes_per_host, local_rank=local_rank) as world:
+        _train_and_export(job, hyperparameters, stop, world)
+
+
+def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSignal, world: World) -> None:
     folders = _read_folders(job)
     labels = folders["train"].labels
     network = _build_network(job, hyperparameters, len(labels))  # before decoding: a wrong name fails at once
-    _see_the_doctor(hyperparameters.doctor, folders, job.output_dir)
+    if world.is_first:
+        _see_the_doctor(hyperparameters.doctor, folders, job.output_dir)
     preprocess = Preprocess(resize=hyperparameters.resize_side, crop=hyperparameters.image_size)
     images = _decode(folders, preprocess, hyperparameters)
     identity = _identity(hyperparameters, images["train"])
-    session = _open_session(job, hyperparameters, PixelNetwork(network, preprocess), images, stop, identity)
+    world.check_same(identity)
+    pixel_network = PixelNetwork(network, preprocess)
+    session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
     stop.defer()
-    progress = train(session, read_checkpoint(job.checkpoint_dir, identity=identity))
+    progress = train(session, _resume(job, identity, world))
+    stopped = session.stopped()
+    logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
+    if not world.is_first:
+        return
     # A stopped job has 120 s: the test split can be scored later, by a transform job.
-    test = None if stop.is_set() else images.get("test")
+    test = None if stopped else images.get("test")
     trained = Trained(
         network=session.network,
         architecture=hyperparameters.architecture,
@@ -89,7 +105,7 @@ def run(job: Job, hyperparameters: Hyperparameters) -> None:
     evaluation = export(trained, job.model_dir, test=test)
     _write_output(job.output_dir, trained, progress, test, evaluation)
     _say_last_metrics(progress, evaluation)
-    logger.info("artifact=%s stopped=%s", job.model_dir, str(stop.is_set()).lower())
+    logger.info("artifact=%s stopped=%s", job.model_dir, str(stopped).lower())
 
 
 def _read_folders(job: Job) -> dict[str, ImageFolder]:
@@ -168,6 +184,18 @@ def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, s
     return settings | {"training data": images.fingerprint}
 
 
+def _resume(job: Job, identity: dict[str, str], world: World) -> dict[str, Any] | None:
+    """The first rank's checkpoint: the folder is each host's own."""
+    return world.broadcast(read_checkpoint(job.checkpoint_dir, identity=identity) if world.is_first else None)
+
+
+def _checksum(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _open_session(
     job: Job,
     hyperparameters: Hyperparameters,
@@ -175,11 +203,14 @@ def _open_session(
     images: dict[str, ImageSet],
     stop: StopSignal,
     identity: dict[str, str],
+    world: World,
 ) -> Session:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(max(1, available_cores() // world.place.processes_on_machine))
 
     def save(state: dict[str, Any], step: int) -> None:
+        if not world.is_first:
+            return
         path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
         logger.info("checkpoint=%s", path)
 
@@ -191,8 +222,10 @@ def _open_session(
         device=device,
         bf16=use_bf16(hyperparameters.precision, device),
         save=save,
-        stopped=stop.is_set,
+        stopped=lambda: world.any(stop.is_set()),
+        world=world,
     )
+    world.share_network(session.network, device)
     steps = math.ceil(len(session.train) / hyperparameters.batch_size)
     logger.info(
         "%s on %s in %s: %d classes, %d images / batch_size %d = %d steps x %d epochs = %d steps",

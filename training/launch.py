@@ -1,0 +1,33 @@
+"""Several processes on one host, for its GPUs: started together, stopped together, failing together."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+LAST_SECONDS = 90.0  # what is left after one failed gets so long to notice and to say why
+
+
+def run_together(commands: Sequence[Sequence[str]]) -> int:
+    """Run all to their end and pass SIGTERM on; 1 if any failed."""
+    processes = [subprocess.Popen(command) for command in commands]
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+    while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
+        time.sleep(0.2)
+    deadline = time.monotonic() + LAST_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return int(any(process.returncode for process in processes))
