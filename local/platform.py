@@ -31,17 +31,20 @@ def lay_out_training_job(
     channels: Mapping[str, Path],
     hosts: Sequence[str] = ("algo-1",),
     current_host: str | None = None,
+    seen_as: Path | None = None,
 ) -> None:
     """Make `prefix` look like /opt/ml at a job's start on `current_host`, the first of `hosts` unless given.
 
-    Checkpoints of an interrupted job stay.
+    The channels are links, or empty folders to mount them on where the job sees the prefix elsewhere, in a
+    container (`seen_as`). Checkpoints of an interrupted job stay.
     """
     for name in ("input", "model", "output"):
         shutil.rmtree(prefix / name, ignore_errors=True)
     for name in ("input/config", "input/data", "model", "output/data", "checkpoints"):
         (prefix / name).mkdir(parents=True, exist_ok=True)
     for name, source in channels.items():
-        (prefix / "input" / "data" / name).symlink_to(source.resolve())
+        channel = prefix / "input" / "data" / name
+        channel.mkdir() if seen_as else channel.symlink_to(source.resolve())
     config: dict[str, Mapping[str, Any]] = {
         "hyperparameters": hyperparameters,
         "inputdataconfig": {
@@ -55,9 +58,9 @@ def lay_out_training_job(
         "resourceconfig": {
             "current_host": current_host or hosts[0],
             "hosts": list(hosts),
-            "network_interface_name": "lo",
+            "network_interface_name": "eth0" if seen_as else "lo",
         },
-        "checkpointconfig": {"LocalPath": str((prefix / "checkpoints").resolve())},
+        "checkpointconfig": {"LocalPath": str((seen_as or prefix.resolve()) / "checkpoints")},
     }
     for name, content in config.items():
         (prefix / "input" / "config" / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,7 @@
-"""A training job as SageMaker runs one: lay out the prefix, run `train`, stop it in time, pack the result."""
+"""A training job as SageMaker runs one: lay out the prefix, run `train`, stop it in time, pack the result.
+
+`train` is a plain process per host, or with an image a real container.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from artifact.bundle import pack_artifact
+from local.container import Container, private_network, removed_at_the_end, require_image
 from local.platform import (
     REPOSITORY,
     LocalError,
@@ -23,7 +28,7 @@ from local.platform import (
     stop_process,
     training_python,
 )
-from training.job import PREFIX_VARIABLE, SPLITS
+from training.job import DEFAULT_PREFIX, PREFIX_VARIABLE, SPLITS
 from training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -31,16 +36,27 @@ logger = logging.getLogger(__name__)
 STOP_GRACE_SECONDS = 120  # StopTrainingJob, and the end of MaxRuntimeInSeconds
 
 
-def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path | None = None) -> Path:
+def run_training_job(
+    recipe: Recipe,
+    *,
+    data: Path,
+    output: Path,
+    weights: Path | None = None,
+    image: str | None = None,
+    options: Sequence[str] = (),
+) -> Path:
     """Train and return `output`/model.tar.gz; a killed job of the same settings goes on from its checkpoint.
 
-    Raises LocalError with the job's own failure sentence.
+    With `image` in containers, `options` being more of `docker run`'s. Raises LocalError with the job's own
+    failure sentence.
     """
+    if image:
+        require_image(image)
     output.mkdir(parents=True, exist_ok=True)
     lock = _lock(output)
     channels = find_channels(data) | ({"weights": _weights_channel(weights, output)} if weights else {})
     job_name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    prefixes = host_prefixes(output, recipe.training.instance_count)
+    prefixes = host_prefixes(output, recipe.training.instance_count, in_containers=bool(image))
     shutil.rmtree(output / "hosts", ignore_errors=True)
     for host, prefix in prefixes.items():
         lay_out_training_job(
@@ -49,12 +65,21 @@ def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path 
             channels=channels,
             hosts=tuple(prefixes),
             current_host=host,
+            seen_as=DEFAULT_PREFIX if image else None,
         )
-    variables = {"TRAINING_JOB_NAME": job_name, "MASTER_PORT": str(_free_port())}
     started = time.monotonic()
-    processes = [_start_host(prefix, variables, lock=lock) for prefix in prefixes.values()]
-    with forward_signals(*processes) as stopped:
-        exit_codes = _wait(processes, recipe.training.max_run_seconds)
+    with ExitStack() as ending:
+        if image:
+            containers = _containers(
+                image, prefixes, job_name=job_name, channels=channels, options=options, ending=ending
+            )
+            processes = [_start(container.command(), dict(os.environ), lock) for container in containers]
+        else:
+            train = [str(REPOSITORY / "container" / "train")]
+            environments = _environments(prefixes, job_name)
+            processes = [_start(train, environment, lock) for environment in environments]
+        with forward_signals(*processes) as stopped:
+            exit_codes = _wait(processes, recipe.training.max_run_seconds)
     os.close(lock)
     if any(exit_codes):
         raise LocalError(f"The training job failed. {_failures(prefixes, exit_codes)}")
@@ -66,22 +91,58 @@ def run_training_job(recipe: Recipe, *, data: Path, output: Path, weights: Path 
     return archive
 
 
-def host_prefixes(output: Path, instance_count: int) -> dict[str, Path]:
-    """Host -> its /opt/ml; the first one's is `output`. Several are loopback addresses of this machine."""
-    if instance_count == 1:
-        return {"algo-1": output}
-    hosts = [f"127.0.0.{number}" for number in range(1, instance_count + 1)]
+def host_prefixes(output: Path, instance_count: int, *, in_containers: bool = False) -> dict[str, Path]:
+    """Host -> its /opt/ml; the first one's is `output`. Several processes are hosts by loopback addresses."""
+    pattern = "algo-{}" if in_containers or instance_count == 1 else "127.0.0.{}"
+    hosts = [pattern.format(number) for number in range(1, instance_count + 1)]
     return {host: output / "hosts" / host if number else output for number, host in enumerate(hosts)}
 
 
-def _start_host(prefix: Path, variables: Mapping[str, str], *, lock: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], environment: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
     """One host's `train`, which keeps the lock for as long as it runs."""
     return subprocess.Popen(
-        [str(REPOSITORY / "container" / "train")],
-        env=container_environment(training_python(), **{PREFIX_VARIABLE: str(prefix.resolve())}, **variables),
+        command,
+        env=environment,
         start_new_session=True,  # Ctrl-C reaches this process only, which then stops the job in good order
         pass_fds=[lock],
     )
+
+
+def _environments(prefixes: Mapping[str, Path], job_name: str) -> list[dict[str, str]]:
+    """Of a process per host."""
+    variables = {"TRAINING_JOB_NAME": job_name, "MASTER_PORT": str(_free_port())}
+    return [
+        container_environment(training_python(), **{PREFIX_VARIABLE: str(prefix.resolve())}, **variables)
+        for prefix in prefixes.values()
+    ]
+
+
+def _containers(
+    image: str,
+    prefixes: Mapping[str, Path],
+    *,
+    job_name: str,
+    channels: Mapping[str, Path],
+    options: Sequence[str],
+    ending: ExitStack,
+) -> list[Container]:
+    """One per host, on a network of their own where there are several; all are gone when `ending` ends."""
+    network = ["--network", ending.enter_context(private_network())] if len(prefixes) > 1 else []
+    mounts = {f"{DEFAULT_PREFIX}/input/data/{name}:ro": folder for name, folder in channels.items()}
+    containers = []
+    for host, prefix in prefixes.items():
+        for folder in ("model", "output", "output/data", "checkpoints"):
+            (prefix / folder).chmod(0o777)  # whichever user the image runs as
+        container = Container(
+            image=image,
+            arguments=("train",),
+            environment={"TRAINING_JOB_NAME": job_name},
+            mounts={str(DEFAULT_PREFIX): prefix, **mounts},
+            options=(*network, "--network-alias", host, *options) if network else tuple(options),
+        )
+        ending.enter_context(removed_at_the_end(container))
+        containers.append(container)
+    return containers
 
 
 def _free_port() -> int:
@@ -126,7 +187,7 @@ def _weights_channel(weights: Path, output: Path) -> Path:
     channel = output / "weights-channel"
     shutil.rmtree(channel, ignore_errors=True)
     channel.mkdir(parents=True)
-    (channel / weights.name).symlink_to(weights.resolve())
+    shutil.copyfile(weights, channel / weights.name)  # a link would dangle in a container
     return channel
 
 
