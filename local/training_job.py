@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from artifact.bundle import pack_artifact
+from artifact.cores import available_cores
 from local.container import Container, private_network, removed_at_the_end, require_image
 from local.platform import (
     REPOSITORY,
@@ -127,7 +128,10 @@ def _containers(
     ending: ExitStack,
 ) -> list[Container]:
     """One per host, on a network of their own where there are several; all are gone when `ending` ends."""
-    network = ["--network", ending.enter_context(private_network())] if len(prefixes) > 1 else []
+    together: list[str] = []
+    if len(prefixes) > 1:  # each with its share of this machine: threads that compete for cores only spin
+        share = max(1, available_cores() // len(prefixes))
+        together = ["--network", ending.enter_context(private_network()), "--cpus", str(share)]
     mounts = {f"{DEFAULT_PREFIX}/input/data/{name}:ro": folder for name, folder in channels.items()}
     containers = []
     for host, prefix in prefixes.items():
@@ -138,7 +142,7 @@ def _containers(
             arguments=("train",),
             environment={"TRAINING_JOB_NAME": job_name},
             mounts={str(DEFAULT_PREFIX): prefix, **mounts},
-            options=(*network, "--network-alias", host, *options) if network else tuple(options),
+            options=(*together, *(["--network-alias", host] if together else []), *options),
         )
         ending.enter_context(removed_at_the_end(container))
         containers.append(container)
