@@ -13,7 +13,7 @@ LAST_SECONDS = 90.0  # what is left after one failed gets so long to notice and 
 
 def run_together(commands: Sequence[Sequence[str]]) -> int:
     """Run all to their end and pass SIGTERM on; 1 if any failed."""
-    processes = [subprocess.Popen(command) for command in commands]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
@@ -21,6 +21,7 @@ def run_together(commands: Sequence[Sequence[str]]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward)
+    processes += [subprocess.Popen(command) for command in commands]
     while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
         time.sleep(0.2)
     deadline = time.monotonic() + LAST_SECONDS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.job import JobError, find_splits, read_job
+from training.job import FAILURE_CHARACTERS, JobError, find_splits, read_job, write_failure
 
 
 def _prefix(tmp_path: Path, *channels: str, **config: object) -> Path:
@@ -54,11 +54,37 @@ def test_job_without_training_data_says_what_was_found(tmp_path: Path) -> None:
         find_splits(read_job(_prefix(tmp_path, "test")).channels)
 
 
-def test_two_instances_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    hosts = {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}
+HOSTS = {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "network_interface_name": "eth0"}
 
-    with pytest.raises(JobError, match="Set instance_count = 1"):
-        read_job(_prefix(tmp_path, "train", resourceconfig=hosts))
+
+def test_hosts_are_kept_in_their_order(tmp_path: Path) -> None:
+    job = read_job(_prefix(tmp_path, "train", resourceconfig=HOSTS))
+
+    assert (job.current_host, job.hosts) == ("algo-2", ("algo-1", "algo-2"))
+    assert job.network_interface == "eth0"
+
+
+def test_host_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="current_host='algo-3' is not among"):
+        read_job(_prefix(tmp_path, "train", resourceconfig=HOSTS | {"current_host": "algo-3"}))
+
+
+def test_sharded_channel_is_refused_for_several_hosts_only(tmp_path: Path) -> None:
+    sharded = {"train": {"S3DistributionType": "ShardedByS3Key"}}
+
+    with pytest.raises(JobError, match=r"Channel train is ShardedByS3Key.*use FullyReplicated"):
+        read_job(_prefix(tmp_path / "two", resourceconfig=HOSTS, inputdataconfig=sharded))
+
+    assert read_job(_prefix(tmp_path / "one", inputdataconfig=sharded)).hosts == ("algo-1",)
+
+
+def test_first_failure_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "output/failure"
+
+    write_failure(path, "the cause" + "." * 2000)
+    write_failure(path, "a consequence")
+
+    assert path.read_text().startswith("the cause") and len(path.read_text()) == FAILURE_CHARACTERS
 
 
 def test_broken_config_file_is_named(tmp_path: Path) -> None:
