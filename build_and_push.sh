@@ -6,7 +6,7 @@ usage() {
   cat <<'USAGE'
 usage: ./build_and_push.sh [--dry-run] VERB... [IMAGE...]
 
-  build   docker buildx build -> kennel/IMAGE:COMMIT and kennel/IMAGE:VERSION in the local engine
+  build   docker buildx build -> kennel/IMAGE:COMMIT, :VERSION and :local (what ON=docker runs) in the local engine
   push    to the registry as REPOSITORY:COMMIT, read back, and say whether SageMaker will accept it
   scan    the locked packages: SBOM and vulnerability report in build/scan
 
@@ -57,7 +57,6 @@ read_revision() {
   sha=$(git rev-parse --verify --short=12 HEAD 2>/dev/null) ||
     fail "This is no git checkout with a commit, and images are tagged by commit. Clone the repository, or commit."
   revision=$(git rev-parse HEAD)
-  commit_time=$(git log -1 --format=%ct)
   dirty=$(git status --porcelain)
   tag=$sha${dirty:+-dirty}
   version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml | head -n 1)
@@ -75,7 +74,7 @@ build_image() {
   local image=$1 argument file=container/serving.Dockerfile
   local -a flags=(--target "${image#serving-}")
   if [[ $image = training ]]; then file=container/training.Dockerfile flags=(); fi
-  for argument in "REVISION=$revision" "VERSION=$version" "SOURCE_DATE_EPOCH=$commit_time" ${BUILD_ARGS:-}; do
+  for argument in "REVISION=$revision" "VERSION=$version" ${BUILD_ARGS:-}; do
     flags+=(--build-arg "$argument")
   done
   # SageMaker refuses OCI manifests, and the index that attestations make of an image
@@ -83,7 +82,7 @@ build_image() {
   # shellcheck disable=SC2086 # BUILD_FLAGS is several words
   run docker buildx build --output type=docker,oci-mediatypes=false --platform "$platform" \
     --provenance=false --sbom=false --file "$file" "${flags[@]}" ${BUILD_FLAGS:-} \
-    --tag "kennel/$image:$tag" --tag "kennel/$image:$version" .
+    --tag "kennel/$image:$tag" --tag "kennel/$image:$version" --tag "kennel/$image:local" .
   [[ -n $dry_run ]] || say "$image: built kennel/$image:$tag"
 }
 
