@@ -34,6 +34,29 @@ def real_images() -> Path:
 
 
 @pytest.fixture(scope="session")
+def engine() -> None:
+    """Skips where no Docker engine answers."""
+    try:
+        answered = subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        answered = False
+    if not answered:
+        pytest.skip("no Docker engine answers")
+
+
+@pytest.fixture(scope="session")
+def training_image(engine: None) -> str:
+    """The image that `make build` made, or the one named in KENNEL_TRAINING_IMAGE."""
+    return os.environ.get("KENNEL_TRAINING_IMAGE", "kennel/training:local")
+
+
+@pytest.fixture(scope="session")
+def serving_image(engine: None) -> str:
+    """The image that `make build` made, or the one named in KENNEL_SERVING_IMAGE."""
+    return os.environ.get("KENNEL_SERVING_IMAGE", "kennel/serving-cpu:local")
+
+
+@pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn ImageFolder set: train, valid, test."""
     destination = tmp_path_factory.mktemp("shapes")
