@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import json
 import os
@@ -49,6 +50,8 @@ ROLE = {
     "serviceAccount.annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/models"},
 }
 INGRESS = {"ingress.enabled": True, "ingress.host": "dogs.example.org", "ingress.tlsSecret": "dogs"}
+(OLDEST,) = re.findall(r'^kubeVersion: ">=(1\.\d+)\.0-0"$', (CHART / "Chart.yaml").read_text(), re.MULTILINE)
+NEWEST: str = kubernetes_validate.latest_version()
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "digest": {"image.digest": DIGEST, "image.tag": "1.2.3", "image.pullSecrets": [{"name": "registry"}]},
@@ -82,13 +85,6 @@ CASES: dict[str, dict[str, Any]] = {
 every_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
 
 
-def oldest_version() -> str:
-    """The oldest Kubernetes the chart says it runs on."""
-    found = re.search(r'^kubeVersion: ">=(1\.\d+)\.0-0"$', (CHART / "Chart.yaml").read_text(), re.MULTILINE)
-    assert found
-    return found[1]
-
-
 @dataclass(frozen=True, slots=True)
 class Helm:
     """The helm binary, with a home of its own."""
@@ -107,12 +103,19 @@ class Helm:
             timeout=TIMEOUT_SECONDS,
         )
 
-    def render(self, values: dict[str, Any], *, kube_version: str | None = None) -> list[Manifest]:
-        """The objects of a release named `dogs`."""
-        version = ["--kube-version", kube_version] if kube_version else []
-        done = self.run("template", "dogs", str(CHART), *version, values=values)
+    @functools.cache  # noqa: B019
+    def template(self, values: str, kube_version: str) -> str:
+        """`helm template` of `values` as JSON."""
+        done = self.run(
+            "template", "dogs", str(CHART), "--kube-version", kube_version, values=json.loads(values)
+        )
         assert done.returncode == 0, done.stderr
-        return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+        return done.stdout
+
+    def render(self, values: dict[str, Any], *, kube_version: str = NEWEST) -> list[Manifest]:
+        """The objects of a release named `dogs`."""
+        text = self.template(json.dumps(values), kube_version)
+        return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
     def refuse(self, values: dict[str, Any], *options: str) -> str:
         """What helm says about values it must not render."""
@@ -175,7 +178,7 @@ def test_lint_is_content(helm: Helm, values: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("version", [oldest_version(), kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @every_case
 def test_every_object_is_valid(helm: Helm, values: dict[str, Any], version: str) -> None:
     manifests = helm.render(values, kube_version=version)
@@ -206,7 +209,7 @@ def test_planted_fault_is_found(helm: Helm, fault: Callable[[Manifest], None]) -
     fault(deployment["spec"]["template"]["spec"])
 
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(deployment, oldest_version(), strict=True)
+        kubernetes_validate.validate(deployment, OLDEST, strict=True)
 
 
 @pytest.mark.parametrize(
