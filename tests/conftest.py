@@ -34,6 +34,17 @@ def real_images() -> Path:
 
 
 @pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine that answers; skips where there is none."""
+    try:
+        done = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no docker command on PATH; install Docker to run this test")
+    if done.returncode:
+        pytest.skip(f"no Docker engine answers: {done.stderr.strip()}")
+
+
+@pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn ImageFolder set: train, valid, test."""
     destination = tmp_path_factory.mktemp("shapes")
