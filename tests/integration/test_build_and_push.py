@@ -544,7 +544,7 @@ def test_scan_names_what_has_a_fix_until_it_is_excused(scanning: Checkout, advis
     scanning = scanning.with_environment(OSV_URL=advisories)
 
     found = scanning.push("scan", "training")
-    (scanning.folder / "requirements/ignored-vulnerabilities.txt").write_text("KENNEL-TEST-1 planted here\n")
+    (scanning.folder / "requirements/vulnerabilities.ignore").write_text("KENNEL-TEST-1 planted here\n")
     excused = scanning.push("scan", "training")
 
     assert found.returncode == 1, found.stdout
