@@ -227,9 +227,11 @@ scan_image() {
 
 scan_images() {
   local image failed=""
-  need cyclonedx-py "run make setup"
-  need pip-audit "run make setup"
-  mkdir -p build/scan
+  if [[ -z $dry_run ]]; then
+    need cyclonedx-py "run make setup"
+    need pip-audit "run make setup"
+    mkdir -p build/scan
+  fi
   for image in "${images[@]}"; do scan_image "$image" || failed+=" $image"; done
   [[ -z $failed ]] || fail "The scan does not pass:$failed"
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-IGNORE_FILE = Path(__file__).resolve().parents[1] / "requirements" / "ignored-vulnerabilities.txt"
+IGNORE_FILE = Path(__file__).resolve().parents[1] / "requirements" / "vulnerabilities.ignore"
 
 
 class AuditError(RuntimeError):

@@ -11,7 +11,7 @@ import openvino
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from artifact.bundle import WEIGHTS, Golden, Manifest, Precision, write_golden, write_manifest
 from artifact.preprocess import Preprocess, decode_pixels
@@ -46,7 +46,7 @@ def make_tiny_bundle(directory: Path, *, num_classes: int = 3, crop: int = 32) -
     openvino.save_model(
         convert_network(network, crop), directory / "openvino/fp32.xml", compress_to_fp16=False
     )
-    save_file(network.state_dict(), directory / WEIGHTS)
+    (directory / WEIGHTS).write_bytes(save(network.state_dict()))
     body = encode_picture("PNG")
     log_probabilities = predict_with_torch(network, decode_pixels(body, preprocess))
     write_golden(directory, Golden(body=body, log_probabilities={"fp32": log_probabilities}))
