@@ -22,8 +22,10 @@ def run_together(commands: Sequence[Sequence[str]]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward)
     processes += [subprocess.Popen(command) for command in commands]
-    while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
+    codes: list[int | None] = [None]
+    while None in codes and not any(codes):
         time.sleep(0.2)
+        codes = [process.poll() for process in processes]
     deadline = time.monotonic() + LAST_SECONDS
     for process in processes:
         try:

@@ -248,12 +248,13 @@ def _epoch_batches(count: int, hyperparameters: Hyperparameters, epoch: int) -> 
 
 
 def _check_shares(session: Session) -> None:
-    batches = _epoch_batches(len(session.train), session.hyperparameters, 0)
+    smallest = min(map(len, _epoch_batches(len(session.train), session.hyperparameters, 0)))
     size = session.world.size
-    if size > 1 and min(map(len, batches)) < SMALLEST_SHARE * size:
+    if size > 1 and smallest < SMALLEST_SHARE * size:
         raise JobError(
-            f"batch_size={session.hyperparameters.batch_size} is shared by {size} processes, and each needs "
-            f"{SMALLEST_SHARE} images at least: set batch_size={SMALLEST_SHARE * size} or more."
+            f"{size} processes share batches of {smallest} images (batch_size="
+            f"{session.hyperparameters.batch_size}, {len(session.train)} in all), and each needs "
+            f"{SMALLEST_SHARE}: raise batch_size, or train on fewer instances."
         )
 
 

@@ -1,4 +1,4 @@
-"""Ranks, shares, meeting and the watch; whole jobs are in tests/integration/test_distributed.py."""
+"""Ranks, shares, meeting and the watch; whole jobs are in tests/integration/test_distributed_job.py."""
 
 from __future__ import annotations
 

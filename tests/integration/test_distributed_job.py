@@ -37,7 +37,7 @@ WITHOUT_BATCH_NORM = {
     "architecture": "resnet18",
     "freeze_backbone": "true",
     "batch_size": "5",
-    "dropout": "0",
+    "checkpoint_steps": "0",
 }
 
 
