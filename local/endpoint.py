@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifact.bundle import Bundle, read_bundle, unpack_artifact
@@ -31,6 +31,7 @@ class Endpoint:
     port: int
     process: subprocess.Popen[bytes]
     bundle: Bundle
+    precision: str = ""  # that it serves, as /ping says; empty where the container does not
 
     @property
     def url(self) -> str:
@@ -56,8 +57,7 @@ def start_endpoint(
         with subprocess.Popen(command, env=env, start_new_session=True) as process:
             endpoint = Endpoint(host="127.0.0.1", port=port, process=process, bundle=bundle)
             try:
-                _wait_for_ping(endpoint)
-                yield endpoint
+                yield replace(endpoint, precision=_wait_for_ping(endpoint))
             finally:
                 stop_process(process, grace_seconds=STOP_GRACE_SECONDS)
 
@@ -72,7 +72,8 @@ def open_artifact(artifact: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _wait_for_ping(endpoint: Endpoint) -> None:
+def _wait_for_ping(endpoint: Endpoint) -> str:
+    """The precision the server names. Raises LocalError where it does not start."""
     deadline = time.monotonic() + STARTUP_SECONDS
     started = time.monotonic()
     while time.monotonic() < deadline:
@@ -81,18 +82,21 @@ def _wait_for_ping(endpoint: Endpoint) -> None:
             raise LocalError(
                 f"The server ended with exit code {exit_code} before it answered /ping (see above)."
             )
-        if _ping(endpoint) == http.HTTPStatus.OK:
+        precision = _ping(endpoint)
+        if precision is not None:
             logger.info("endpoint=%s ready_seconds=%.1f", endpoint.url, time.monotonic() - started)
-            return
+            return precision
         time.sleep(0.1)
     raise LocalError(f"The server did not answer /ping with 200 within {STARTUP_SECONDS:.0f} s.")
 
 
-def _ping(endpoint: Endpoint) -> int | None:
+def _ping(endpoint: Endpoint) -> str | None:
+    """X-Kennel-Precision of a 200; None for any other answer, and for none."""
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=PING_SECONDS)
     try:
         connection.request("GET", "/ping")
-        return connection.getresponse().status
+        response = connection.getresponse()
+        return response.getheader("X-Kennel-Precision", "") if response.status == http.HTTPStatus.OK else None
     except (OSError, http.client.HTTPException):
         return None
     finally:

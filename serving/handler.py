@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.bundle import Bundle, read_bundle, read_golden
+from artifact.bundle import Bundle, Manifest, read_bundle, read_golden
 from artifact.preprocess import (
     MAX_PIXELS,
     ImageTooLargeError,
@@ -18,7 +18,7 @@ from artifact.preprocess import (
     decode_pixels,
 )
 from serving.codec import JSON, check_content_type, encode_json, rank_labels
-from serving.engine_openvino import OpenVinoPredictor
+from serving.engine_openvino import OpenVinoPredictor, native_precisions
 from serving.errors import GoldenMismatch, ImageTooLarge, SettingsError, UnreadableImage
 from serving.settings import AUTO
 
@@ -37,9 +37,8 @@ class Predictor(Protocol):
 def model_fn(model_dir: Path, *, precision: str = AUTO, num_threads: int = 1) -> Predictor:
     """A verified bundle in a warm engine that gave the golden answer. Raises BundleError or StartError."""
     bundle = read_bundle(model_dir)
-    predictor = OpenVinoPredictor(
-        bundle, precision=choose_precision(bundle, precision), num_threads=num_threads
-    )
+    precision = choose_precision(bundle.manifest, precision, native=native_precisions())
+    predictor = OpenVinoPredictor(bundle, precision=precision, num_threads=num_threads)
     # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
     check_golden_answer(predictor, bundle)
     return predictor
@@ -76,11 +75,19 @@ def output_fn(
     return encode_json({"predictions": rank_labels(log_probabilities[0], labels, limit=top)}), JSON
 
 
-def choose_precision(bundle: Bundle, wanted: str) -> str:
-    """The precision to serve; auto is the first in the manifest. Raises SettingsError with the choice."""
-    offered = list(bundle.manifest.precisions)
+def choose_precision(manifest: Manifest, wanted: str, *, native: Collection[str]) -> str:
+    """The precision to serve. Raises SettingsError with the choice.
+
+    auto is the fastest that the trainer kept and this processor computes natively, else the manifest's first.
+    """
+    offered = list(manifest.precisions)
     if wanted == AUTO and offered:
-        return offered[0]
+        speedups = {
+            row.precision: row.speedup or 0.0
+            for row in manifest.precision_table
+            if row.kept and row.precision in offered and row.precision in native
+        }
+        return max(speedups, key=speedups.__getitem__, default=offered[0])
     if wanted not in offered:
         raise SettingsError(
             f"KENNEL_PRECISION={wanted!r} is not in the artifact; set it to {' or '.join([AUTO, *offered])}."

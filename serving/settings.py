@@ -77,7 +77,10 @@ SETTINGS = {
     "port": Setting(("SAGEMAKER_BIND_TO_PORT",), "8080", _integer(1, 65535), "Port to listen on."),
     "model_dir": Setting(("KENNEL_MODEL_DIR",), "/opt/ml/model", Path, "Folder of the unpacked artifact."),
     "precision": Setting(
-        ("KENNEL_PRECISION",), AUTO, str, "Graph that answers; auto is the first in the artifact's manifest."
+        ("KENNEL_PRECISION",),
+        AUTO,
+        str,
+        "Precision that answers; auto is the fastest the trainer kept and this processor computes natively.",
     ),
     "workers": Setting(
         ("KENNEL_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"),
