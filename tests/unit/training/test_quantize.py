@@ -190,9 +190,7 @@ def test_without_samples_fp32_alone_is_kept_and_the_reason_said(
 
 
 def test_calibration_is_seeded_and_cropped_as_in_evaluation(shapes: Path, images: ImageSet) -> None:
-    uncropped = decode_images(
-        images.folder, replace(PREPROCESS, crop=PREPROCESS.resize), max_unreadable=0.0
-    )
+    uncropped = decode_images(images.folder, replace(PREPROCESS, crop=PREPROCESS.resize), max_unreadable=0.0)
 
     everything = choose_calibration(uncropped, crop=PREPROCESS.crop, seed=0)
     few = [
