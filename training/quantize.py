@@ -199,7 +199,7 @@ def _quantize(directory: Path, calibration: NDArray[np.uint8]) -> str:
                 nncf.Dataset([image[None] for image in calibration]),
                 subset_size=len(calibration),
                 # 7-bit weights: without VNNI a sum of two products saturates at 16 bits. With NNCF's default
-                # (the first layer only) answers differed by up to 0.2 between processors; so they are equal.
+                # (the first layer only) answers differed by up to 0.16 between processors; so they are equal.
                 advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
             )
         except (RuntimeError, ValueError, nncf.InternalError, nncf.UnsupportedModelError) as error:
