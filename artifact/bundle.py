@@ -44,6 +44,23 @@ class Precision:
 
     graph: str  # path of the .xml inside the bundle
     tolerance: float  # largest allowed |difference| of a golden log-probability on another machine
+    # In which the graph's float operations are computed, f32 or bf16: left to itself, an engine takes what
+    # the processor has, and answers change with the machine.
+    arithmetic: str = "f32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionRow:
+    """A precision that was considered at export: whether it was kept, why, and what was measured."""
+
+    precision: str
+    kept: bool
+    reason: str
+    top1_accuracy: float | None = None  # on the valid split; None where nothing was measured
+    agreement: float | None = None  # share of the valid images with the same top-1 as fp32
+    speedup: float | None = None  # against fp32 on the machine that exported, one image at a time
+    latency_ms: float | None = None  # there, on one thread
+    test_top1_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +71,7 @@ class Manifest:
     labels: tuple[str, ...]
     preprocess: Preprocess
     precisions: dict[str, Precision]
+    precision_table: tuple[PrecisionRow, ...] = ()  # refused ones too
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # channel -> metric -> value
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)  # fingerprint and counts of the channels
@@ -212,9 +230,17 @@ def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
         labels=check_labels(stored["labels"]),
         preprocess=Preprocess.from_json(stored["preprocess"]),
         precisions={
-            name: Precision(graph=entry["graph"], tolerance=float(entry["tolerance"]))
+            name: Precision(
+                graph=entry["graph"],
+                tolerance=float(entry["tolerance"]),
+                arithmetic=entry.get("arithmetic", "f32"),
+            )
             for name, entry in stored["precisions"].items()
         },
+        precision_table=tuple(
+            PrecisionRow(**{name: row[name] for name in PrecisionRow.__slots__ if name in row})
+            for row in stored.get("precision_table", ())
+        ),
         files=stored["files"],
         format_version=str(stored["format_version"]),
         **{name: stored[name] for name in optional if name in stored},

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from local.container import Container, removed_at_the_end
-from local.endpoint import free_port
+from local.platform import free_port
 
 
 def main() -> None:

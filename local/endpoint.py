@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import http.client
 import logging
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from artifact.bundle import Bundle, read_bundle, unpack_artifact
 from local.container import Container, removed_at_the_end, require_image
-from local.platform import REPOSITORY, LocalError, container_environment, serving_python, stop_process
+from local.platform import (
+    REPOSITORY,
+    LocalError,
+    container_environment,
+    free_port,
+    serving_python,
+    stop_process,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +41,7 @@ class Endpoint:
     port: int
     process: subprocess.Popen[bytes]
     bundle: Bundle
+    precision: str = ""  # that it serves, as /ping says; empty where the container does not
 
     @property
     def url(self) -> str:
@@ -72,8 +79,7 @@ def start_endpoint(
         ):
             endpoint = Endpoint(host="127.0.0.1", port=port, process=process, bundle=bundle)
             try:
-                _wait_for_ping(endpoint)
-                yield endpoint
+                yield replace(endpoint, precision=_wait_for_ping(endpoint))
             finally:
                 stop_process(process, grace_seconds=STOP_GRACE_SECONDS)
 
@@ -120,7 +126,8 @@ def open_artifact(artifact: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _wait_for_ping(endpoint: Endpoint) -> None:
+def _wait_for_ping(endpoint: Endpoint) -> str:
+    """The precision the server names. Raises LocalError where it does not start."""
     deadline = time.monotonic() + STARTUP_SECONDS
     started = time.monotonic()
     while time.monotonic() < deadline:
@@ -129,25 +136,22 @@ def _wait_for_ping(endpoint: Endpoint) -> None:
             raise LocalError(
                 f"The server ended with exit code {exit_code} before it answered /ping (see above)."
             )
-        if _ping(endpoint) == http.HTTPStatus.OK:
+        precision = _ping(endpoint)
+        if precision is not None:
             logger.info("endpoint=%s ready_seconds=%.1f", endpoint.url, time.monotonic() - started)
-            return
+            return precision
         time.sleep(0.1)
     raise LocalError(f"The server did not answer /ping with 200 within {STARTUP_SECONDS:.0f} s.")
 
 
-def _ping(endpoint: Endpoint) -> int | None:
+def _ping(endpoint: Endpoint) -> str | None:
+    """X-Kennel-Precision of a 200; None for any other answer, and for none."""
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=PING_SECONDS)
     try:
         connection.request("GET", "/ping")
-        return connection.getresponse().status
+        response = connection.getresponse()
+        return response.getheader("X-Kennel-Precision", "") if response.status == http.HTTPStatus.OK else None
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

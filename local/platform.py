@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -115,3 +116,10 @@ def stop_process(*processes: subprocess.Popen[bytes], grace_seconds: float) -> l
         except subprocess.TimeoutExpired:
             process.kill()
     return [process.wait() for process in processes]
+
+
+def free_port() -> int:
+    """A TCP port nothing listens on, for as long as nobody else takes it."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])

@@ -9,7 +9,6 @@ import fcntl
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from local.platform import (
     LocalError,
     container_environment,
     forward_signals,
+    free_port,
     lay_out_training_job,
     stop_process,
     training_python,
@@ -111,7 +111,7 @@ def _start(command: Sequence[str], environment: dict[str, str], lock: int) -> su
 
 def _environments(prefixes: Mapping[str, Path], job_name: str) -> list[dict[str, str]]:
     """Of a process per host."""
-    variables = {"TRAINING_JOB_NAME": job_name, "MASTER_PORT": str(_free_port())}
+    variables = {"TRAINING_JOB_NAME": job_name, "MASTER_PORT": str(free_port())}
     return [
         container_environment(training_python(), **{PREFIX_VARIABLE: str(prefix.resolve())}, **variables)
         for prefix in prefixes.values()
@@ -147,13 +147,6 @@ def _containers(
         ending.enter_context(removed_at_the_end(container))
         containers.append(container)
     return containers
-
-
-def _free_port() -> int:
-    """For the hosts to meet at: two jobs on one machine must not share it."""
-    with socket.socket() as unused:
-        unused.bind(("", 0))
-        return int(unused.getsockname()[1])
 
 
 def find_channels(data: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifact.bundle import Bundle, read_test_predictions
+from artifact.bundle import Manifest, read_test_predictions
 from local.endpoint import Endpoint, start_endpoint
 from local.platform import LocalError
 from scoring.items import read_outputs
@@ -71,7 +71,7 @@ def run_transform_job(
             seconds,
             len(paths) / seconds,
         )
-        return _score(endpoint.bundle, input_dir, output_dir, failed)
+        return _score(endpoint, input_dir, output_dir, failed)
 
 
 def list_objects(input_dir: Path) -> list[str]:
@@ -170,25 +170,32 @@ class _Clients:
         return connection
 
 
-def _score(bundle: Bundle, input_dir: Path, output_dir: Path, failed: dict[str, str]) -> TransformResult:
+def _trainer_metrics(manifest: Manifest, precision: str) -> dict[str, float]:
+    """What the trainer measured of this precision on its test split; empty where it did not."""
+    for row in manifest.precision_table:
+        if row.precision == precision and row.test_top1_accuracy is not None:
+            return {"top1_accuracy": row.test_top1_accuracy}
+    return manifest.metrics.get("test", {}) if precision == "fp32" else {}
+
+
+def _score(endpoint: Endpoint, input_dir: Path, output_dir: Path, failed: dict[str, str]) -> TransformResult:
     """scores.json and report.html beside the outputs."""
-    manifest = bundle.manifest
+    manifest = endpoint.bundle.manifest
     items = [
         replace(item, error=failed[item.path]) if item.path in failed else item
         for item in read_outputs(input_dir, output_dir, manifest.labels)
     ]
-    precision = next(iter(manifest.precisions))
     recorded = {
         row.path: (row.predicted, row.log_probability)
-        for row in read_test_predictions(bundle.directory)
-        if row.precision == precision
+        for row in read_test_predictions(endpoint.bundle.directory)
+        if row.precision == endpoint.precision
     }
     scores = score(items, manifest.labels)
     scores["comparison"] = compare_with_trainer(
         items,
         manifest.labels,
         trainer_predictions=recorded,
-        trainer_metrics=manifest.metrics.get("test", {}),
+        trainer_metrics=_trainer_metrics(manifest, endpoint.precision),
     )
     write_scores(scores, output_dir / "scores.json")
     report = output_dir / "report.html"
@@ -199,7 +206,7 @@ def _score(bundle: Bundle, input_dir: Path, output_dir: Path, failed: dict[str, 
         images_dir=input_dir,
         facts={
             "architecture": manifest.architecture,
-            "precision": precision,
+            "precision": endpoint.precision,
             "classes": str(len(manifest.labels)),
             "trained": manifest.created,
         },

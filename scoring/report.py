@@ -40,6 +40,7 @@ def write_report(
     title: str,
     images_dir: Path | None,
     history: Sequence[Mapping[str, float]] = (),
+    precisions: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, str] = {},
 ) -> None:
     """`scores` as `score` made them; `compare_with_trainer`'s answer, when there is one, as `comparison`."""
@@ -67,6 +68,7 @@ def write_report(
             for mistake in scores["worst_mistakes"]
         ],
         failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
+        precisions=precisions,
         curves=draw_learning_curves(history),
         reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
     )

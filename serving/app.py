@@ -14,6 +14,7 @@ from serving.handler import Predictor, input_fn, output_fn, predict_fn
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+PRECISION = "X-Kennel-Precision"  # of the answers, for whoever compares them with the trainer's
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
     @app.route("/ping", methods=["GET", "POST"])  # SageMaker's guide names both
     def ping() -> Response:
-        return Response(status=HTTPStatus.OK)
+        return Response(status=HTTPStatus.OK, headers={PRECISION: predictor.precision})
 
     @app.post("/invocations")
     def invocations() -> Response:

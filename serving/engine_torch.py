@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from artifact.bundle import WEIGHTS, Bundle
 from artifact.network import PixelNetwork, build_network
 from artifact.predictions import log_softmax
-from serving.errors import DriverError, GraphError
+from serving.errors import DriverError, GraphError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,18 @@ DRIVER_FILE = Path("/proc/driver/nvidia/version")
 # CUDA 12's minor versions run on every driver from this one on:
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 MINIMUM_DRIVER = 525
+PRECISIONS = ("fp32", "bf16")
 
 
 class TorchPredictor:
     """The network on the GPU, at which threads take turns."""
 
     def __init__(self, bundle: Bundle, *, precision: str, num_threads: int) -> None:
+        if precision not in PRECISIONS:
+            raise SettingsError(
+                f"KENNEL_PRECISION={precision!r} is not for KENNEL_ENGINE=torch, which computes "
+                f"{' or '.join(PRECISIONS)}; unset it, or serve on the processor."
+            )
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
@@ -53,6 +59,12 @@ class TorchPredictor:
         ):
             logits = self._network(torch.from_numpy(pixels).to(self._device)).float().cpu().numpy()
         return np.asarray(log_softmax(logits), dtype=np.float32)
+
+
+def native_precisions() -> frozenset[str]:
+    """The precisions `auto` may choose from."""
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return frozenset(PRECISIONS if bf16 else ("fp32",))
 
 
 def check_driver(version_text: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.bundle import Bundle, read_bundle, read_golden
+from artifact.bundle import Bundle, Manifest, read_bundle, read_golden
 from artifact.preprocess import (
     MAX_PIXELS,
     ImageTooLargeError,
@@ -38,7 +38,7 @@ def model_fn(
 ) -> Predictor:
     """A verified bundle in a warm engine that gave the golden answer. Raises BundleError or StartError."""
     bundle = read_bundle(model_dir)
-    predictor = _load(bundle, engine, choose_precision(bundle, precision), num_threads)
+    predictor = _load(bundle, engine, precision, num_threads)
     # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
     check_golden_answer(predictor, bundle)
     return predictor
@@ -75,22 +75,32 @@ def output_fn(
     return encode_json({"predictions": rank_labels(log_probabilities[0], labels, limit=top)}), JSON
 
 
-def _load(bundle: Bundle, engine: str, precision: str, num_threads: int) -> Predictor:
+def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int) -> Predictor:
     """Imports here: no image has both libraries."""
     if engine == "torch":
-        from serving.engine_torch import TorchPredictor
+        from serving import engine_torch
 
-        return TorchPredictor(bundle, precision=precision, num_threads=num_threads)
-    from serving.engine_openvino import OpenVinoPredictor
+        precision = choose_precision(bundle.manifest, wanted, native=engine_torch.native_precisions())
+        return engine_torch.TorchPredictor(bundle, precision=precision, num_threads=num_threads)
+    from serving import engine_openvino
 
-    return OpenVinoPredictor(bundle, precision=precision, num_threads=num_threads)
+    precision = choose_precision(bundle.manifest, wanted, native=engine_openvino.native_precisions())
+    return engine_openvino.OpenVinoPredictor(bundle, precision=precision, num_threads=num_threads)
 
 
-def choose_precision(bundle: Bundle, wanted: str) -> str:
-    """The precision to serve; auto is the first in the manifest. Raises SettingsError with the choice."""
-    offered = list(bundle.manifest.precisions)
+def choose_precision(manifest: Manifest, wanted: str, *, native: Collection[str]) -> str:
+    """The precision to serve. Raises SettingsError with the choice.
+
+    auto is the fastest that the trainer kept and this processor computes natively, else the manifest's first.
+    """
+    offered = list(manifest.precisions)
     if wanted == AUTO and offered:
-        return offered[0]
+        speedups = {
+            row.precision: row.speedup or 0.0
+            for row in manifest.precision_table
+            if row.kept and row.precision in offered and row.precision in native
+        }
+        return max(speedups, key=speedups.__getitem__, default=offered[0])
     if wanted not in offered:
         raise SettingsError(
             f"KENNEL_PRECISION={wanted!r} is not in the artifact; set it to {' or '.join([AUTO, *offered])}."

@@ -85,7 +85,10 @@ SETTINGS = {
         "Library that predicts; serving-gpu sets torch, which the CPU image does not have.",
     ),
     "precision": Setting(
-        ("KENNEL_PRECISION",), AUTO, str, "Graph that answers; auto is the first in the artifact's manifest."
+        ("KENNEL_PRECISION",),
+        AUTO,
+        str,
+        "Precision that answers; auto is the fastest the trainer kept and this processor computes natively.",
     ),
     "workers": Setting(
         ("KENNEL_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"),

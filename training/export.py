@@ -1,4 +1,4 @@
-"""A trained network -> the bundle: weights, OpenVINO graph, golden sample, test predictions, manifest.
+"""A trained network -> the bundle: weights, OpenVINO graphs, golden sample, test predictions, manifest.
 
 The exported graph is compared with the network it came from before anything is called an artifact.
 """
@@ -8,15 +8,14 @@ from __future__ import annotations
 import io
 import logging
 import platform
-import warnings
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from artifact.bundle import (
     WEIGHTS,
     Golden,
     Manifest,
-    Precision,
+    PrecisionRow,
     TestPrediction,
     write_golden,
     write_manifest,
@@ -37,13 +36,12 @@ from artifact.predictions import log_softmax
 from artifact.preprocess import Preprocess, decode_image, decode_pixels
 from training.data import ImageSet
 from training.evaluate import Classifier, Evaluation, evaluate, torch_classifier
+from training.graph import FP32, build_graph, graph_classifier, write_graph
 from training.job import JobError
+from training.quantize import Samples, describe, measure_precisions, tolerance
 
 logger = logging.getLogger(__name__)
 
-# Float32 sums in another order differ by about 1e-6 of the logits' size.
-ABSOLUTE_TOLERANCE = 1e-3
-RELATIVE_TOLERANCE = 1e-4
 GOLDEN_SIDE = 256  # pixels, of the golden image's shorter side at most
 LIBRARIES = ("numpy", "openvino", "pillow", "torch", "torchvision")
 
@@ -62,40 +60,65 @@ class Trained:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def export(trained: Trained, directory: Path, *, test: ImageSet | None = None) -> Evaluation | None:
-    """Write the bundle and return the exported graph's own evaluation on the test split.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What the exported graphs themselves were measured to be."""
+
+    test: Evaluation | None  # of fp32
+    precision_table: tuple[PrecisionRow, ...]
+
+
+def export(
+    trained: Trained,
+    directory: Path,
+    *,
+    test: ImageSet | None = None,
+    samples: Samples | str = "there are no images to measure it on",
+) -> Exported:
+    """Write the bundle: fp32, and what else `samples` show to be as right and faster (or why there are none).
 
     Raises JobError where the graph does not answer as the network does.
     """
     directory.mkdir(parents=True, exist_ok=True)
     network = trained.network.cpu().float().eval()
-    graph_path = directory / "openvino" / "fp32.xml"
-    graph_path.parent.mkdir(exist_ok=True)
-    openvino.save_model(build_graph(network, trained.preprocess), graph_path, compress_to_fp16=False)
-    classify = graph_classifier(graph_path)
-
-    golden = _build_golden(trained, classify)
-    _check_same(network, classify, decode_pixels(golden.body, trained.preprocess)[None], "the golden sample")
+    write_graph(build_graph(network, trained.preprocess), directory / FP32)
+    _check_same(
+        network,
+        graph_classifier(directory, describe("fp32")),
+        decode_pixels(trained.golden_body, trained.preprocess)[None],
+        "the golden sample",
+    )
+    rows = measure_precisions(directory, samples)
+    classifiers = {
+        row.precision: graph_classifier(directory, describe(row.precision)) for row in rows if row.kept
+    }
+    golden = _build_golden(trained, classifiers)
     write_golden(directory, golden)
-    tolerance = fp32_tolerance(np.asarray(golden.log_probabilities["fp32"]))
     tensors = {name: tensor.contiguous() for name, tensor in network.network.state_dict().items()}
     (directory / WEIGHTS).write_bytes(safetensors.torch.save(tensors))  # save_file makes it 0600
 
     metrics = dict(trained.metrics)
-    evaluation = None
+    evaluations: dict[str, Evaluation] = {}
     if test is not None:
         # One image at a time, as the server will be asked.
-        evaluation = evaluate(classify, test, batch_size=1)
-        difference = _check_same(network, classify, test.pixels, "the test split", evaluation)
-        metrics["test"] = evaluation.metrics() | {"largest_export_difference": difference}
-        write_test_predictions(directory, _test_predictions(test, evaluation, trained.labels))
+        evaluations = {name: evaluate(classify, test, batch_size=1) for name, classify in classifiers.items()}
+        difference = _check_same(
+            network, classifiers["fp32"], test.pixels, "the test split", evaluations["fp32"]
+        )
+        metrics["test"] = evaluations["fp32"].metrics() | {"largest_export_difference": difference}
+        write_test_predictions(directory, _test_predictions(test, evaluations, trained.labels))
+        rows = [_with_test(row, evaluations.get(row.precision)) for row in rows]
     write_manifest(
         directory,
         Manifest(
             architecture=trained.architecture,
             labels=trained.labels,
             preprocess=trained.preprocess,
-            precisions={"fp32": Precision(graph="openvino/fp32.xml", tolerance=tolerance)},
+            precisions={
+                name: describe(name, tolerance(name, np.asarray(answer)))
+                for name, answer in golden.log_probabilities.items()
+            },
+            precision_table=tuple(rows),
             metrics=metrics,
             hyperparameters=trained.hyperparameters,
             data=trained.data,
@@ -103,29 +126,7 @@ def export(trained: Trained, directory: Path, *, test: ImageSet | None = None) -
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )
-    return evaluation
-
-
-def build_graph(network: PixelNetwork, preprocess: Preprocess) -> openvino.Model:
-    """uint8 (N, crop, crop, 3) -> logits (N, num_classes); N may vary."""
-    example = torch.zeros((2, preprocess.crop, preprocess.crop, 3), dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.inference_mode():
-        # OpenVINO traces with torch.jit, which torch deprecates; architectures warn of traced shapes.
-        warnings.simplefilter("ignore")
-        graph = openvino.convert_model(network, example_input=example)
-    graph.reshape([-1, preprocess.crop, preprocess.crop, 3])
-    return graph
-
-
-def graph_classifier(path: Path) -> Classifier:
-    """An exported graph as a classifier, in float32 on all cores."""
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda pixels: np.array(compiled(pixels)[0])
-
-
-def fp32_tolerance(log_probabilities: NDArray[np.float64]) -> float:
-    """Largest |difference| of a log-probability between network and graph, or graph and server."""
-    return max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * float(np.abs(log_probabilities).max()))
+    return Exported(test=evaluations.get("fp32"), precision_table=tuple(rows))
 
 
 def read_golden_body(path: Path) -> bytes:
@@ -142,11 +143,18 @@ def draw_golden_body(side: int) -> bytes:
     return _encode_png(Image.fromarray((255 * np.stack([x, y, rings], axis=2)).astype(np.uint8)))
 
 
-def _build_golden(trained: Trained, classify: Classifier) -> Golden:
+def _build_golden(trained: Trained, classifiers: Mapping[str, Classifier]) -> Golden:
     pixels = decode_pixels(trained.golden_body, trained.preprocess)[None]
     return Golden(
-        body=trained.golden_body, log_probabilities={"fp32": log_softmax(classify(pixels))[0].tolist()}
+        body=trained.golden_body,
+        log_probabilities={
+            name: log_softmax(classify(pixels))[0].tolist() for name, classify in classifiers.items()
+        },
     )
+
+
+def _with_test(row: PrecisionRow, evaluation: Evaluation | None) -> PrecisionRow:
+    return replace(row, test_top1_accuracy=evaluation.top1_accuracy) if evaluation else row
 
 
 def _check_same(
@@ -156,13 +164,13 @@ def _check_same(
     what: str,
     evaluation: Evaluation | None = None,
 ) -> float:
-    """The largest |difference| of a log-probability. Raises JobError when it is over `fp32_tolerance`."""
+    """The largest |difference| of a log-probability. Raises JobError when it is over its tolerance."""
     eager = torch_classifier(network, device=torch.device("cpu"), bf16=False)
     batches = [pixels[start : start + 32] for start in range(0, len(pixels), 32)]
     expected = log_softmax(np.concatenate([eager(batch) for batch in batches]))
     answered = evaluation.log_probabilities if evaluation else log_softmax(classify(pixels))
     difference = float(np.abs(expected - answered).max())
-    allowed = fp32_tolerance(expected)
+    allowed = tolerance("fp32", expected)
     if not difference <= allowed:  # also catches NaN
         raise JobError(
             f"The exported graph answers differently from the network on {what}: log-probabilities differ by "
@@ -172,19 +180,19 @@ def _check_same(
 
 
 def _test_predictions(
-    test: ImageSet, evaluation: Evaluation, labels: tuple[str, ...]
+    test: ImageSet, evaluations: Mapping[str, Evaluation], labels: tuple[str, ...]
 ) -> list[TestPrediction]:
-    predicted = evaluation.log_probabilities.argmax(axis=1)
     return [
         TestPrediction(
             path=path,
             label=labels[target],
-            precision="fp32",
-            predicted=labels[best],
-            log_probability=float(row[best]),
+            precision=precision,
+            predicted=labels[int(row.argmax())],
+            log_probability=float(row.max()),
         )
-        for path, target, best, row in zip(
-            test.folder.paths, test.folder.targets, predicted, evaluation.log_probabilities, strict=True
+        for precision, evaluation in evaluations.items()
+        for path, target, row in zip(
+            test.folder.paths, test.folder.targets, evaluation.log_probabilities, strict=True
         )
     ]
 

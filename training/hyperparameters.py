@@ -26,6 +26,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16")
 DOCTOR = ("off", "warn", "strict")
+QUANTIZE = ("auto", "off")
 
 
 class HyperparameterError(ValueError):
@@ -75,6 +76,11 @@ class Hyperparameters:
     )
     doctor: str = _field(
         "warn", "look at the data first and warn, refuse what is worth stopping for, or off", choices=DOCTOR
+    )
+    quantize: str = _field(
+        "auto",
+        "also export bf16 and int8 where they are as right as fp32 and faster, or fp32 only",
+        choices=QUANTIZE,
     )
 
     @property

@@ -27,7 +27,7 @@ from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
 from training.evaluate import Evaluation
-from training.export import Trained, draw_golden_body, export, read_golden_body
+from training.export import Exported, Trained, draw_golden_body, export, read_golden_body
 from training.hyperparameters import Hyperparameters
 from training.job import Job, JobError, find_splits
 from training.loop import Progress, Session, best_metrics, train, use_bf16
@@ -39,6 +39,7 @@ from training.network import (
     load_weights,
     read_state_dict,
 )
+from training.quantize import Samples, choose_calibration
 from training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
     if not world.is_first:
         return
-    # A stopped job has 120 s: the test split can be scored later, by a transform job.
+    # A stopped job has 120 s: fp32 will do, and a transform job can score the test split later.
     test = None if stopped else images.get("test")
     trained = Trained(
         network=session.network,
@@ -102,9 +103,10 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         metrics=_validation_metrics(progress),
         data={split: _describe_split(image_set) for split, image_set in images.items()},
     )
-    evaluation = export(trained, job.model_dir, test=test)
-    _write_output(job.output_dir, trained, progress, test, evaluation)
-    _say_last_metrics(progress, evaluation)
+    samples = "the job was stopped" if stopped else _choose_samples(hyperparameters, images)
+    exported = export(trained, job.model_dir, test=test, samples=samples)
+    _write_output(job.output_dir, trained, progress, test, exported)
+    _say_last_metrics(progress, exported.test)
     logger.info("artifact=%s stopped=%s", job.model_dir, str(stopped).lower())
 
 
@@ -179,7 +181,7 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    without_effect = ("checkpoint_steps", "doctor")  # on the weights
+    without_effect = ("checkpoint_steps", "doctor", "quantize")  # on the weights
     settings = {k: v for k, v in hyperparameters.to_strings().items() if k not in without_effect}
     return settings | {"training data": images.fingerprint}
 
@@ -247,6 +249,18 @@ def _first_picture(images: dict[str, ImageSet]) -> bytes:
     return read_golden_body(folder.root / folder.paths[0])
 
 
+def _choose_samples(hyperparameters: Hyperparameters, images: dict[str, ImageSet]) -> Samples | str:
+    """What decides about other precisions, or why fp32 must do."""
+    if hyperparameters.quantize == "off":
+        return "quantize=off"
+    if "valid" not in images:
+        return "there is no valid split to measure it on"
+    calibration = choose_calibration(
+        images["train"], crop=hyperparameters.image_size, seed=hyperparameters.seed
+    )
+    return Samples(calibration=calibration, valid=images["valid"])
+
+
 def _validation_metrics(progress: Progress) -> dict[str, dict[str, float]]:
     prefix = "validation_"
     valid = {name.removeprefix(prefix): v for name, v in progress.best.items() if name.startswith(prefix)}
@@ -266,18 +280,19 @@ def _write_output(
     trained: Trained,
     progress: Progress,
     test: ImageSet | None,
-    evaluation: Evaluation | None,
+    exported: Exported,
 ) -> None:
     """metrics.json, scores.json and report.html under /opt/ml/output/data."""
     directory.mkdir(parents=True, exist_ok=True)
-    history = {"history": progress.history, "best": progress.best}
+    precisions = [asdict(row) for row in exported.precision_table]
+    history = {"history": progress.history, "best": progress.best, "precision_table": precisions}
     (directory / "metrics.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
     items = []
-    if test is not None and evaluation is not None:
+    if test is not None and exported.test is not None:
         items = [
             Item(path=path, label=trained.labels[target], log_probabilities=row)
             for path, target, row in zip(
-                test.folder.paths, test.folder.targets, evaluation.log_probabilities, strict=True
+                test.folder.paths, test.folder.targets, exported.test.log_probabilities, strict=True
             )
         ]
     scores = score(items, trained.labels)
@@ -288,6 +303,7 @@ def _write_output(
         title=f"{trained.architecture}: test split",
         images_dir=test.folder.root if test else None,
         history=progress.history,
+        precisions=precisions,
         facts={name: str(value) for name, value in trained.hyperparameters.items()},
     )
 

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from local.image_check import DOCKER_MANIFEST
+from local.platform import free_port
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
@@ -82,13 +83,6 @@ class Checkout:
 
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 60) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from artifact.bundle import read_bundle
-from local.platform import REPOSITORY, lay_out_training_job
-from local.training_job import _free_port, host_prefixes
+from local.platform import REPOSITORY, free_port, lay_out_training_job
+from local.training_job import host_prefixes
 from tests.conftest import run_local
 
 HYPERPARAMETERS = {
@@ -62,7 +62,7 @@ def _start(
     environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "KENNEL_PROCESSES_PER_HOST": str(processes),
     }
     return [

@@ -9,15 +9,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 
-from artifact.bundle import read_bundle, read_test_predictions
+from artifact.bundle import (
+    PrecisionRow,
+    read_bundle,
+    read_golden,
+    read_test_predictions,
+    write_golden,
+    write_manifest,
+    write_test_predictions,
+)
 from local.endpoint import start_endpoint
 from local.platform import REPOSITORY, LocalError
+from local.transform_job import run_transform_job
+from serving.engine_openvino import native_precisions
+from serving.handler import choose_precision
 from tests.conftest import TrainedShapes, run_local
 
 
@@ -43,9 +55,13 @@ def test_every_image_gets_one_answer_at_its_path(trained_shapes: TrainedShapes, 
 def test_served_predictions_equal_the_trainers_image_by_image(
     trained_shapes: TrainedShapes, transformed: Path
 ) -> None:
-    recorded = read_test_predictions(trained_shapes.output / "model")
-    labels = read_bundle(trained_shapes.output / "model").manifest.labels
+    manifest = read_bundle(trained_shapes.output / "model").manifest
+    served, labels = choose_precision(manifest, "auto", native=native_precisions()), manifest.labels
+    recorded = [
+        row for row in read_test_predictions(trained_shapes.output / "model") if row.precision == served
+    ]
 
+    assert len(recorded) == 24
     for row in recorded:
         answer = np.array(json.loads((transformed / f"{row.path}.out").read_text()))
         assert labels[int(np.argmax(answer, 1)[0])] == row.predicted
@@ -55,11 +71,42 @@ def test_served_predictions_equal_the_trainers_image_by_image(
 def test_scores_agree_with_the_trainers_own(trained_shapes: TrainedShapes, transformed: Path) -> None:
     scores = json.loads((transformed / "scores.json").read_text())
     manifest = read_bundle(trained_shapes.output / "model").manifest
+    served = choose_precision(manifest, "auto", native=native_precisions())
+    measured = {row.precision: row.test_top1_accuracy for row in manifest.precision_table}
 
-    assert scores["top1_accuracy"]["value"] == manifest.metrics["test"]["top1_accuracy"]
+    assert scores["top1_accuracy"]["value"] == measured[served]
+    assert measured["fp32"] == manifest.metrics["test"]["top1_accuracy"]
     assert scores["comparison"]["top1_difference"] == 0
     assert scores["comparison"]["items_same_prediction"] == scores["comparison"]["items_compared"] == 24
     assert "<html" in (transformed / "report.html").read_text()
+
+
+def test_transform_job_is_compared_with_the_precision_that_was_served(
+    trained_shapes: TrainedShapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained_shapes.output / "model", tmp_path / "model")
+    model, manifest = tmp_path / "model", read_bundle(tmp_path / "model").manifest
+    (rows, fp32) = (read_test_predictions(model), manifest.precisions["fp32"])
+    recorded = {"fp32": [row for row in rows if row.precision == "fp32"]}
+    recorded["other"] = [
+        replace(row, precision="other", log_probability=row.log_probability - 1) for row in recorded["fp32"]
+    ]
+    golden = read_golden(read_bundle(model))
+    answers = {name: golden.log_probabilities["fp32"] for name in recorded}
+    write_golden(model, replace(golden, log_probabilities=answers))
+    write_test_predictions(model, recorded["fp32"] + recorded["other"])
+    table = (PrecisionRow(precision="other", kept=True, reason="", test_top1_accuracy=0.125),)
+    write_manifest(model, replace(manifest, precisions={"fp32": fp32, "other": fp32}, precision_table=table))
+    monkeypatch.setenv("KENNEL_PRECISION", "other")
+
+    result = run_transform_job(
+        model, input_dir=trained_shapes.data / "test", output_dir=tmp_path / "transformed"
+    )
+
+    comparison = result.scores["comparison"]
+    assert comparison["largest_log_probability_difference"] == pytest.approx(1.0, abs=1e-4)
+    assert comparison["trainer_top1_accuracy"] == 0.125
+    assert "<td>other</td>" in result.report.read_text()
 
 
 def test_one_bad_object_does_not_spoil_its_neighbours(trained_shapes: TrainedShapes, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,12 @@ def test_finished_job_left_artifact_and_report(uninterrupted: tuple[Path, str]) 
     assert manifest.hyperparameters["learning_rate"] == 0.02
     assert manifest.data["train"]["images"] == 64
     assert {"valid", "test"} == set(manifest.metrics)
-    assert "<html" in (prefix / "output/data/report.html").read_text()
+    table = json.loads((prefix / "output/data/metrics.json").read_text())["precision_table"]
+    assert table == [asdict(row) for row in manifest.precision_table]
+    assert next(row["precision"] for row in table if row["latency_ms"]) == "fp32" and len(table) == 3
+    assert set(manifest.precisions) == {row["precision"] for row in table if row["kept"]}
+    page = (prefix / "output/data/report.html").read_text()
+    assert "<html" in page and "<h2>Precisions</h2>" in page
     assert not (prefix / "output/failure").exists()
 
 
@@ -126,7 +132,10 @@ def test_sigterm_leaves_checkpoint_and_artifact_and_exits_zero(shapes: Path, tmp
 
     assert process.returncode == 0, stderr
     assert time.monotonic() - started < 60  # SageMaker allows 120 s
-    assert "test" not in read_bundle(tmp_path / "model").manifest.metrics
+    manifest = read_bundle(tmp_path / "model").manifest
+    assert "test" not in manifest.metrics
+    assert list(manifest.precisions) == ["fp32"]
+    assert {row.reason for row in manifest.precision_table[1:]} == {"the job was stopped"}
     assert list((tmp_path / "checkpoints").glob("step-*.pt"))
 
 

@@ -100,10 +100,10 @@ def rank_suspects(
 
 def predict_files(bundle: Bundle, data: Path, paths: Sequence[str]) -> NDArray[np.float64]:
     """Probabilities (num_files, num_classes) by the bundle's own graph and preprocessing."""
-    from training.export import graph_classifier  # torch takes seconds to import
+    from training.graph import graph_classifier  # torch takes seconds to import
 
     preprocess = bundle.manifest.preprocess
-    classify = graph_classifier(bundle.path(bundle.manifest.precisions["fp32"].graph))
+    classify = graph_classifier(bundle.directory, bundle.manifest.precisions["fp32"])
     log_probabilities: list[NDArray[np.float64]] = [np.empty((0, len(bundle.manifest.labels)))]
     batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
     with ThreadPoolExecutor(available_cores()) as pool:

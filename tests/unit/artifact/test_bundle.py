@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from artifact.bundle import (
     BundleError,
     Manifest,
     Precision,
+    PrecisionRow,
     TestPrediction,
     pack_artifact,
     read_bundle,
@@ -56,6 +58,29 @@ def test_bundle_reads_back_what_was_written(directory: Path) -> None:
     assert bundle.manifest.precisions["fp32"].tolerance == 1e-3
     assert bundle.manifest.metrics == {"test": {"top1_accuracy": 0.5}}
     assert set(bundle.manifest.files) == {"openvino/fp32.xml"}
+
+
+def test_precision_table_reads_back_and_may_hold_newer_columns(directory: Path) -> None:
+    rows = (
+        PrecisionRow(precision="fp32", kept=True, reason="the reference", speedup=1.0),
+        PrecisionRow(precision="int8", kept=False, reason="quantize=off"),
+    )
+    precisions = {"fp32": Precision(graph="openvino/fp32.xml", tolerance=0.05, arithmetic="bf16")}
+    write_manifest(
+        directory, replace(read_bundle(directory).manifest, precisions=precisions, precision_table=rows)
+    )
+    _edit(directory, precision_table=[asdict(row) | {"watts": 3.0} for row in rows])
+
+    manifest = read_bundle(directory).manifest
+
+    assert manifest.precision_table == rows
+    assert manifest.precisions == precisions
+
+
+def test_precision_without_an_arithmetic_is_computed_in_float32(directory: Path) -> None:
+    _edit(directory, precisions={"fp32": {"graph": "openvino/fp32.xml", "tolerance": 0.001}})
+
+    assert read_bundle(directory).manifest.precisions["fp32"].arithmetic == "f32"
 
 
 def test_unknown_keys_and_a_newer_minor_version_are_read(directory: Path) -> None:

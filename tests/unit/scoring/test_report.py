@@ -261,6 +261,21 @@ def test_curves_are_drawn_as_far_as_the_history_goes(
     assert len(re.findall(r'aria-label="[^"]* by epoch"', page)) == num_curves
 
 
+def test_precisions_are_listed_with_the_reason(tmp_path: Path) -> None:
+    measured = {"top1_accuracy": 0.9, "agreement": 0.99, "speedup": 3.1, "latency_ms": 1.04}
+    unmeasured = dict.fromkeys([*measured, "test_top1_accuracy"])
+    precisions = [
+        {"precision": "int8", "kept": True, "reason": "as right", "test_top1_accuracy": 0.8125, **measured},
+        {"precision": "bf16", "kept": False, "reason": "no <bf16> here", **unmeasured},
+    ]
+
+    page = render(tmp_path, score(list(ITEMS), LABELS), precisions=precisions)
+
+    section = re.sub(r"<[^>]+>|\s+", " ", page.split("<h2>Precisions</h2>")[1].split("</section>")[0])
+    assert "3.10 ×" in section and "81.25" in section and "kept: as right" in section
+    assert "not measured" in section and "refused: no &lt;bf16&gt; here" in section
+
+
 def test_charts_take_their_colours_from_the_page(tmp_path: Path) -> None:
     page = render(tmp_path, score(*many(300, 20)), history=[{"epoch": 1, "train_loss": 1.0}])
 

@@ -57,6 +57,7 @@ def test_ping_is_200_and_empty(method: str, client: FlaskClient) -> None:
     response = client.open("/ping", method=method)
 
     assert (response.status_code, response.data) == (200, b"")
+    assert response.headers["X-Kennel-Precision"] == "fp32"
 
 
 def test_invocation_answers_log_probabilities_in_label_order(client: FlaskClient) -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from artifact.bundle import Golden, read_bundle, read_golden, write_golden, write_manifest
+from artifact.bundle import (
+    Golden,
+    Manifest,
+    PrecisionRow,
+    read_bundle,
+    read_golden,
+    write_golden,
+    write_manifest,
+)
 from serving.codec import JSON
+from serving.engine_openvino import native_precisions
 from serving.errors import GoldenMismatch, GraphError, ImageTooLarge, SettingsError, UnreadableImage
-from serving.handler import Predictor, input_fn, model_fn, output_fn, predict_fn
+from serving.handler import Predictor, choose_precision, input_fn, model_fn, output_fn, predict_fn
 from tests.bundles import encode_picture, make_tiny_bundle
 
 
@@ -48,6 +58,47 @@ def test_model_fn_takes_the_named_precision(tiny_bundle: Path) -> None:
 def test_unknown_precision_is_refused_naming_those_there_are(tiny_bundle: Path) -> None:
     with pytest.raises(SettingsError, match=r"KENNEL_PRECISION='int8' .* auto or fp32\."):
         model_fn(tiny_bundle, precision="int8")
+
+
+def _manifest(manifest: Manifest, *rows: PrecisionRow) -> Manifest:
+    """With those of the rows that were kept, after fp32."""
+    fp32 = manifest.precisions["fp32"]
+    return replace(
+        manifest,
+        precisions={"fp32": fp32} | {row.precision: fp32 for row in rows if row.kept},
+        precision_table=rows,
+    )
+
+
+FP32 = PrecisionRow(precision="fp32", kept=True, reason="", speedup=1.0)
+BF16 = PrecisionRow(precision="bf16", kept=True, reason="", speedup=1.8)
+INT8 = PrecisionRow(precision="int8", kept=True, reason="", speedup=3.1)
+EVERYTHING = frozenset({"fp32", "bf16", "int8"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "native", "chosen"),
+    [
+        pytest.param((FP32, BF16, INT8), "auto", EVERYTHING, "int8", id="fastest"),
+        pytest.param((FP32, BF16, INT8), "auto", EVERYTHING - {"int8"}, "bf16", id="fastest_native"),
+        pytest.param((FP32, BF16, INT8), "auto", frozenset({"fp32"}), "fp32", id="nothing_else_native"),
+        pytest.param((FP32, BF16, INT8), "auto", frozenset[str](), "fp32", id="nothing_native"),
+        pytest.param((FP32, replace(INT8, kept=False)), "auto", EVERYTHING, "fp32", id="refused_at_export"),
+        pytest.param((replace(FP32, speedup=None),), "auto", EVERYTHING, "fp32", id="nothing_measured"),
+        pytest.param((), "auto", EVERYTHING, "fp32", id="artifact_without_a_table"),
+        pytest.param((FP32, BF16, INT8), "fp32", EVERYTHING, "fp32", id="named"),
+    ],
+)
+def test_precision_is_the_named_one_or_the_fastest_kept_and_native(
+    tiny_bundle: Path, rows: tuple[PrecisionRow, ...], wanted: str, native: frozenset[str], chosen: str
+) -> None:
+    manifest = _manifest(read_bundle(tiny_bundle).manifest, *rows)
+
+    assert choose_precision(manifest, wanted, native=native) == chosen
+
+
+def test_every_processor_computes_fp32() -> None:
+    assert "fp32" in native_precisions()
 
 
 @pytest.mark.parametrize(

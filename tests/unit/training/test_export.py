@@ -17,6 +17,7 @@ from artifact.preprocess import Preprocess
 from training import export as export_module
 from training.data import ImageSet, decode_images, read_image_folder
 from training.export import Trained, draw_golden_body, export, read_golden_body
+from training.graph import build_graph
 from training.job import JobError
 
 PREPROCESS = Preprocess(resize=36, crop=32)
@@ -42,7 +43,7 @@ def drawn(shapes: Path) -> ImageSet:
 def test_bundle_holds_weights_graph_golden_and_predictions(tmp_path: Path, drawn: ImageSet) -> None:
     trained = _trained()
 
-    evaluation = export(trained, tmp_path, test=drawn)
+    evaluation = export(trained, tmp_path, test=drawn).test
 
     bundle = read_bundle(tmp_path)
     weights = safetensors.numpy.load_file(tmp_path / "weights.safetensors")
@@ -59,7 +60,7 @@ def test_bundle_holds_weights_graph_golden_and_predictions(tmp_path: Path, drawn
 
 
 def test_without_a_test_split_there_are_no_test_predictions(tmp_path: Path) -> None:
-    assert export(_trained(), tmp_path) is None
+    assert export(_trained(), tmp_path).test is None
     assert "test" not in read_bundle(tmp_path).manifest.metrics
     assert read_test_predictions(tmp_path) == []
 
@@ -77,9 +78,8 @@ def test_graph_that_answers_differently_is_no_artifact(
     other = _trained()
     torch.manual_seed(1)
     different = PixelNetwork(build_network("cnn", len(LABELS)), PREPROCESS).eval()
-    real_build = export_module.build_graph
     monkeypatch.setattr(
-        export_module, "build_graph", lambda network, preprocess: real_build(different, preprocess)
+        export_module, "build_graph", lambda network, preprocess: build_graph(different, preprocess)
     )
 
     with pytest.raises(JobError, match="answers differently from the network on the golden sample"):

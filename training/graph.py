@@ -1,0 +1,57 @@
+"""The exported OpenVINO graphs: made from a network, saved, and run as the server runs them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import openvino
+import torch
+
+from artifact.bundle import Precision
+from artifact.network import PixelNetwork
+from artifact.preprocess import Preprocess
+from training.evaluate import Classifier
+
+FP32, INT8 = "openvino/fp32.xml", "openvino/int8.xml"
+
+
+def build_graph(network: PixelNetwork, preprocess: Preprocess) -> openvino.Model:
+    """uint8 (N, crop, crop, 3) -> logits (N, num_classes); N may vary."""
+    example = torch.zeros((2, preprocess.crop, preprocess.crop, 3), dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.inference_mode():
+        # OpenVINO traces with torch.jit, which torch deprecates; architectures warn of traced shapes.
+        warnings.simplefilter("ignore")
+        graph = openvino.convert_model(network, example_input=example)
+    graph.reshape([-1, preprocess.crop, preprocess.crop, 3])
+    return graph
+
+
+def read_graph(path: Path) -> openvino.Model:
+    """A graph of the bundle."""
+    return openvino.Core().read_model(path)
+
+
+def write_graph(graph: openvino.Model, path: Path) -> None:
+    """The .xml and its .bin, weights as they are."""
+    path.parent.mkdir(exist_ok=True)
+    openvino.save_model(graph, path, compress_to_fp16=False)
+
+
+def graph_classifier(directory: Path, precision: Precision, *, num_threads: int = 0) -> Classifier:
+    """A precision of the bundle in `directory` as a classifier; 0 threads are all cores."""
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": num_threads,
+        "INFERENCE_PRECISION_HINT": precision.arithmetic,
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = openvino.Core().compile_model(directory / precision.graph, "CPU", settings)
+    return lambda pixels: np.array(compiled(pixels)[0])
+
+
+def has_native_bf16() -> bool:
+    """Whether this processor multiplies in bf16; elsewhere it would be emulated, slower than float32."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
