@@ -104,7 +104,7 @@ class TestPrediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle that passed `read_bundle`."""
+    """A bundle whose manifest was read."""
 
     directory: Path
     manifest: Manifest
@@ -121,20 +121,35 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """Read and verify a bundle. Raises BundleError saying what does not match."""
+    """Read a bundle and verify all its files. Raises BundleError saying what does not match."""
+    bundle = open_bundle(directory)
+    verify_files(bundle, bundle.manifest.files)
+    return bundle
+
+
+def open_bundle(directory: Path) -> Bundle:
+    """Read a bundle whose files are still to be verified: a server does so with those it loads."""
     manifest = _read_manifest(directory)
-    for name, expected in manifest.files.items():
-        path = directory / name
-        if not path.is_file():
-            raise BundleError(f"{path} is missing though {MANIFEST} lists it; copy the whole artifact again.")
-        if _sha256(path) != expected:
-            raise BundleError(f"{path} does not have the checksum in {MANIFEST}; copy the artifact again.")
+    for name in manifest.files:
+        if not (directory / name).is_file():
+            raise BundleError(
+                f"{directory / name} is missing though {MANIFEST} lists it; copy the whole artifact again."
+            )
     for name, precision in manifest.precisions.items():
         if precision.graph not in manifest.files:
             raise BundleError(
                 f"{directory / MANIFEST}: the {name} graph {precision.graph!r} is not listed in files."
             )
     return Bundle(directory=directory, manifest=manifest)
+
+
+def verify_files(bundle: Bundle, names: Iterable[str]) -> None:
+    """Raises BundleError for the first file that does not have the manifest's checksum, or has none."""
+    for name in names:
+        if _sha256(bundle.path(name)) != bundle.manifest.files.get(name):
+            raise BundleError(
+                f"{bundle.path(name)} does not have the checksum in {MANIFEST}; copy the artifact again."
+            )
 
 
 def write_golden(directory: Path, golden: Golden) -> None:
@@ -148,6 +163,7 @@ def write_golden(directory: Path, golden: Golden) -> None:
 def read_golden(bundle: Bundle) -> Golden:
     """The golden sample. Raises BundleError where the bundle has none."""
     try:
+        verify_files(bundle, [GOLDEN_IMAGE, GOLDEN_ANSWERS])
         body = bundle.path(GOLDEN_IMAGE).read_bytes()
         answers = json.loads(bundle.path(GOLDEN_ANSWERS).read_text())
     except FileNotFoundError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from artifact.bundle import Bundle
+from artifact.bundle import Bundle, verify_files
 from artifact.predictions import log_softmax
 from serving.errors import GraphError
 
@@ -55,7 +56,9 @@ class OpenVinoPredictor:
 
 def _read_graph(bundle: Bundle, precision: str) -> openvino.Model:
     """The graph, checked against the manifest. Raises GraphError."""
-    path = bundle.path(bundle.manifest.precisions[precision].graph)
+    graph = bundle.manifest.precisions[precision].graph
+    verify_files(bundle, [graph, str(Path(graph).with_suffix(".bin"))])
+    path = bundle.path(graph)
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:

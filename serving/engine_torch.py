@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from artifact.bundle import WEIGHTS, Bundle
+from artifact.bundle import WEIGHTS, Bundle, verify_files
 from artifact.network import PixelNetwork, build_network
 from artifact.predictions import log_softmax
 from serving.errors import DriverError, GraphError, SettingsError
@@ -92,6 +92,7 @@ def _load_network(bundle: Bundle) -> PixelNetwork:
     """The artifact's weights in its architecture. Raises GraphError where they do not fit."""
     manifest = bundle.manifest
     path = bundle.path(WEIGHTS)
+    verify_files(bundle, [WEIGHTS])
     try:
         network = build_network(
             manifest.architecture,

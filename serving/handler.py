@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.bundle import Bundle, Manifest, read_bundle, read_golden
+from artifact.bundle import Bundle, Manifest, open_bundle, read_golden
 from artifact.preprocess import (
     MAX_PIXELS,
     ImageTooLargeError,
@@ -36,8 +36,11 @@ class Predictor(Protocol):
 def model_fn(
     model_dir: Path, *, engine: str = "openvino", precision: str = AUTO, num_threads: int = 1
 ) -> Predictor:
-    """A verified bundle in a warm engine that gave the golden answer. Raises BundleError or StartError."""
-    bundle = read_bundle(model_dir)
+    """A bundle in a warm engine that gave the golden answer; the files it needs are verified on the way.
+
+    Raises BundleError or StartError.
+    """
+    bundle = open_bundle(model_dir)
     predictor = _load(bundle, engine, precision, num_threads)
     # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
     check_golden_answer(predictor, bundle)
