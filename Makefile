@@ -18,10 +18,10 @@ weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 docker := $(if $(filter docker,$(ON)),--docker)
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
-.PHONY: help setup demo train serve transform doctor data test lint format lock clean build push smoke scan known-place
+.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan known-place
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ON=local|docker  IMAGES=\"$(IMAGES)\""
 	@echo "  RECIPE=$(RECIPE)  DATA=folder with train, valid, test  OUT=$(OUT)"
@@ -32,7 +32,8 @@ setup: .venv/installed .venv-serving-cpu/installed ## make both environments (fa
 # --no-deps: the locks are complete, and leave openvino-telemetry out on purpose.
 .venv/installed: requirements/dev.txt requirements/chart.txt
 .venv-serving-cpu/installed: requirements/serving-cpu.txt
-.venv/installed .venv-serving-cpu/installed:
+.venv-sdk/installed: requirements/sdk.txt
+.venv/installed .venv-serving-cpu/installed .venv-sdk/installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "Kennel needs Python 3.11, and PYTHON=$(PYTHON) is not. Try make $@ PYTHON=/path/to/python3.11." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
@@ -86,8 +87,13 @@ scan: setup ## what is in the images, and which of it has known vulnerabilities 
 smoke: setup $(filter build/data/shapes,$(DATA)) ## train, serve and stop in the real images under every restriction
 	$(python) -m local smoke $(RECIPE) --data $(DATA) --output build/smoke
 
-test: setup ## the whole suite
-	$(python) -m pytest
+test: setup ## the suite, but for what needs a Docker engine
+	$(python) -m pytest -m "not docker"
+
+test-docker: setup setup-sdk ## the tests that run the images of make build, also under the SageMaker SDK
+	$(python) -m pytest -m docker
+
+setup-sdk: .venv-sdk/installed ## make the environment of the SageMaker SDK, which only test-docker needs
 
 lint: setup ## ruff, mypy --strict, shellcheck, hadolint
 	.venv/bin/ruff check .
@@ -101,7 +107,7 @@ format: setup ## rewrite the code as ruff wants it
 	.venv/bin/ruff check --fix .
 
 lock: setup ## resolve requirements/*.in into hashed locks
-	cd requirements && for name in serving-cpu serving-gpu training dev chart; do \
+	cd requirements && for name in serving-cpu serving-gpu training dev chart sdk; do \
 	  ../.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-package openvino-telemetry --no-emit-find-links $$([ $$name = chart ] && echo --no-deps) \
 	    --custom-compile-command "make lock" --upgrade $$name.in --output-file $$name.txt; done
