@@ -17,6 +17,8 @@ ONLY_THERE = {
     "serving-gpu": ("torch", "triton", "cuda-", "nvidia-", "networkx"),  # the CUDA 12 line
     "chart": ("aws-cdk-lambda-layer-kubectl",),
 }
+# A client that no code of ours imports, in an environment of its own: its versions are its users'.
+APART = {"sdk"}
 
 
 def _pinned(lock: Path) -> dict[str, set[str]]:
@@ -46,10 +48,18 @@ def test_nothing_phones_home(lock: Path) -> None:
 def test_environments_agree_on_the_packages_they_share() -> None:
     development = _pinned(REPOSITORY / "requirements/dev.txt")
 
-    for lock in LOCKS:
+    for lock in (lock for lock in LOCKS if lock.stem not in APART):
         elsewhere = ONLY_THERE.get(lock.stem, ())
         differing = {name for name, pins in _pinned(lock).items() if development.get(name) != pins}
         assert {name for name in differing if not name.startswith(elsewhere)} == set(), lock.name
+
+
+@pytest.mark.parametrize("name", sorted(APART))
+def test_lock_apart_shares_no_requirement_with_the_others(name: str) -> None:
+    others = [path for path in (REPOSITORY / "requirements").glob("*.in") if path.stem != name]
+
+    assert "-r " not in (REPOSITORY / f"requirements/{name}.in").read_text()
+    assert [path.name for path in others if f"-r {name}.in" in path.read_text()] == []
 
 
 def test_serving_lock_has_no_torch() -> None:
