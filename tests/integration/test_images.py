@@ -41,6 +41,11 @@ def _inspect(image: str) -> dict[str, Any]:
     return found[0]
 
 
+def _inspect_state(container: Container) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(docker("inspect", container.name))[0]["State"]
+    return state
+
+
 def _run(image: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
     return docker("run", "--rm", *options, image, *arguments)
 
@@ -192,7 +197,7 @@ def long_training(training_image: str, shapes: Path, tmp_path: Path) -> Iterator
         check=True,
     )
     hyperparameters = tmp_path / "job/input/config/hyperparameters.json"
-    hyperparameters.write_text(json.dumps(json.loads(hyperparameters.read_text()) | {"epochs": "100000"}))
+    hyperparameters.write_text(json.dumps(json.loads(hyperparameters.read_text()) | {"epochs": "10000"}))
     container = Container(
         image=training_image,
         arguments=("train",),
@@ -205,6 +210,7 @@ def long_training(training_image: str, shapes: Path, tmp_path: Path) -> Iterator
         docker(*container.command()[1:])
         deadline = time.monotonic() + 120
         while "metric validation_loss" not in docker("logs", container.name):
+            assert _inspect_state(container)["Running"], docker("logs", container.name)
             assert time.monotonic() < deadline, "no epoch ended in two minutes"
             time.sleep(0.5)
         yield container
@@ -213,7 +219,7 @@ def long_training(training_image: str, shapes: Path, tmp_path: Path) -> Iterator
 def test_docker_stop_ends_training_in_good_order(long_training: Container, tmp_path: Path) -> None:
     docker("stop", "--time", "120", long_training.name)
 
-    state = json.loads(docker("inspect", long_training.name))[0]["State"]
+    state = _inspect_state(long_training)
     assert state["ExitCode"] == 0 and not state["OOMKilled"]
     assert read_bundle(tmp_path / "job/model").manifest.labels == ("circle", "square", "star", "triangle")
     assert list((tmp_path / "job/checkpoints").glob("*.pt"))
