@@ -6,7 +6,7 @@ usage() {
   cat <<'USAGE'
 usage: ./build_and_push.sh [--dry-run] VERB... [IMAGE...]
 
-  build   docker buildx build -> kennel/IMAGE:COMMIT, :VERSION and :local (what ON=docker runs) in the local engine
+  build   docker buildx build -> kennel/IMAGE:COMMIT, :VERSION, :local (what ON=docker runs) in the local engine
   push    to the registry as REPOSITORY:COMMIT, read back, and say whether SageMaker will accept it
   scan    the locked packages: SBOM and vulnerability report in build/scan
 
@@ -27,6 +27,7 @@ Environment (docs/images.md says more):
   REGISTRY            a registry other than ECR: docker.io/user, localhost:5000/team
   PLATFORM            default linux/amd64; linux/arm64 for Graviton
   BUILD_ARGS          "BASE_IMAGE=... TORCH_INDEX_URL=..."; BUILD_FLAGS: further flags of docker buildx build
+  LOCAL_TAG           default local: a tag that follows the last build and never leaves the machine
   ALLOW_DIRTY=1       push although the working tree differs from the commit (tag COMMIT-dirty)
   UNTAGGED_DAYS       default 14: a new ECR repository drops untagged images after that
   PUSH_PAUSE_SECONDS  default 10: between the three attempts of a push
@@ -82,7 +83,7 @@ build_image() {
   # shellcheck disable=SC2086 # BUILD_FLAGS is several words
   run docker buildx build --output type=docker,oci-mediatypes=false --platform "$platform" \
     --provenance=false --sbom=false --file "$file" "${flags[@]}" ${BUILD_FLAGS:-} \
-    --tag "kennel/$image:$tag" --tag "kennel/$image:$version" --tag "kennel/$image:local" .
+    --tag "kennel/$image:$tag" --tag "kennel/$image:$version" --tag "kennel/$image:${LOCAL_TAG:-local}" .
   [[ -n $dry_run ]] || say "$image: built kennel/$image:$tag"
 }
 

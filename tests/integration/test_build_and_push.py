@@ -114,6 +114,7 @@ def checkout(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Checkou
         (docker_config / "cli-plugins").symlink_to(own_plugins)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "REGISTRY"))}
     environment = kept | {
+        "LOCAL_TAG": version,
         "PATH": f"{TOOLS}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "DOCKER_CONFIG": str(docker_config),
