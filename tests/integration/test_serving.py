@@ -248,9 +248,8 @@ def remove_manifest(model_dir: Path) -> None:
     (model_dir / "manifest.json").unlink()
 
 
-def corrupt_weights(model_dir: Path) -> None:
-    with (model_dir / "weights.safetensors").open("ab") as file:
-        file.write(b"x")
+def remove_weights(model_dir: Path) -> None:
+    (model_dir / "weights.safetensors").unlink()
 
 
 def corrupt_graph(model_dir: Path) -> None:
@@ -274,7 +273,7 @@ def change_golden_answer(model_dir: Path) -> None:
     ("break_bundle", "environ", "sentence"),
     [
         pytest.param(remove_manifest, {}, "manifest.json is missing", id="no_artifact"),
-        pytest.param(corrupt_weights, {}, "weights.safetensors does not have the checksum", id="weights"),
+        pytest.param(remove_weights, {}, "weights.safetensors is missing", id="weights"),
         pytest.param(corrupt_graph, {}, "fp32.bin does not have the checksum", id="graph"),
         pytest.param(raise_format_version, {}, "Use a newer serving image", id="newer_format"),
         pytest.param(change_golden_answer, {}, "answers the golden picture 0.1 away", id="golden"),

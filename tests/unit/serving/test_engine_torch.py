@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from artifact.bundle import read_bundle, write_manifest
+from artifact.bundle import WEIGHTS, BundleError, read_bundle, write_manifest
 from artifact.network import PixelNetwork, build_network
 from artifact.preprocess import Preprocess
-from serving.engine_torch import check_driver
-from serving.errors import DriverError, GraphError
+from serving.engine_torch import TorchPredictor, check_driver
+from serving.errors import DriverError, GraphError, SettingsError
 from serving.handler import model_fn
 from training.export import Trained, draw_golden_body, export
 
@@ -70,6 +70,20 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(
 
     with pytest.raises(GraphError, match=f"does not hold a {architecture}"):
         model_fn(broken, engine="torch")
+
+
+def test_weights_without_their_checksum_are_refused(model_dir: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(model_dir, tmp_path / "model")
+    with (broken / WEIGHTS).open("ab") as file:
+        file.write(b"x")
+
+    with pytest.raises(BundleError, match=r"weights\.safetensors does not have the checksum"):
+        model_fn(broken, engine="torch")
+
+
+def test_int8_is_refused_naming_what_torch_computes(model_dir: Path) -> None:
+    with pytest.raises(SettingsError, match="computes fp32 or bf16"):
+        TorchPredictor(read_bundle(model_dir), precision="int8", num_threads=1)
 
 
 @pytest.mark.parametrize(
