@@ -28,9 +28,10 @@ RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,source=container/install_packages,target=/tmp/install_packages \
     sh /tmp/install_packages /tmp/requirements.txt "${TORCH_INDEX_URL}"
 COPY --from=code /code/ /
-# The folders libraries write to beside /opt/ml, for any user and a read-only root with a /tmp.
+# The folders libraries write to beside /opt/ml, for any user and a read-only root with a /tmp; USER because torch
+# asks for the name of a user that need not have one.
 ENV PATH=/opt/kennel/bin:$PATH PYTHONPATH=/opt/kennel PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    MPLCONFIGDIR=/tmp/matplotlib XDG_CACHE_HOME=/tmp/cache
+    MPLCONFIGDIR=/tmp/matplotlib XDG_CACHE_HOME=/tmp/cache USER=kennel
 # Root, which is whose the folders under /opt/ml are; any other user works where they are writable.
 ENTRYPOINT ["train"]
 ARG REVISION=unknown
