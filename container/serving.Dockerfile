@@ -51,8 +51,9 @@ RUN --mount=type=cache,target=/var/cache/pip \
     sh /tmp/install_packages /tmp/requirements.txt "${TORCH_INDEX_URL}"
 COPY --from=code /code/ /
 # One process for the one model on the device; set it or KENNEL_WORKERS higher where the decoding is the limit.
-# USER because torch asks for the name of a user that need not have one.
-ENV KENNEL_ENGINE=torch SAGEMAKER_MODEL_SERVER_WORKERS=1 USER=kennel
+# torch asks for the name of a user that need not have one, and for a temporary folder, which on a read-only disk
+# only /dev/shm is.
+ENV KENNEL_ENGINE=torch SAGEMAKER_MODEL_SERVER_WORKERS=1 USER=kennel TMPDIR=/dev/shm
 USER 10001
 ARG REVISION=unknown
 ARG VERSION=unknown
