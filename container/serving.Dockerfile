@@ -1,5 +1,5 @@
 # The serving images: `--target cpu` (OpenVINO, no torch) and `--target gpu` (torch on the CUDA 12 line).
-#   docker buildx build --target cpu -t kennel/serving-cpu:dev -f container/serving.Dockerfile .
+#   docker buildx build --target cpu -t kennel/serving-cpu:local -f container/serving.Dockerfile .
 # Settings are environment variables (docs/reference.md); the model is mounted or unpacked at /opt/ml/model.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 

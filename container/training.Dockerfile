@@ -1,5 +1,5 @@
 # The training image: torch with its CUDA libraries from wheels, on a slim Python. The host brings the driver.
-#   docker buildx build -t kennel/training:dev -f container/training.Dockerfile .
+#   docker buildx build -t kennel/training:local -f container/training.Dockerfile .
 # Runs the job laid out under /opt/ml, as SageMaker does with `docker run IMAGE train`.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 

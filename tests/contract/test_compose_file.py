@@ -50,7 +50,7 @@ def test_grace_covers_the_draining() -> None:
 
 
 def test_no_image_is_sought_where_anybody_may_publish_it() -> None:
-    assert SERVER["image"] == "${KENNEL_IMAGE:-kennel/serving-cpu:dev}"
+    assert SERVER["image"] == "${KENNEL_IMAGE:-kennel/serving-cpu:local}"
     assert SERVER["pull_policy"] == "never"
 
 
