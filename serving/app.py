@@ -8,12 +8,19 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from serving.codec import JSON, encode_json, parse_accept, parse_custom_attributes, parse_top
 from serving.errors import PayloadTooLarge, RequestError
-from serving.handler import Predictor, input_fn, output_fn, predict_fn
+from serving.handler import Predictor, respond
+from serving.messages import (
+    CUSTOM_ATTRIBUTES,
+    JSON,
+    Answer,
+    Query,
+    encode_json,
+    error_answer,
+    refusal_answer,
+)
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
 
-CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 PRECISION = "X-Kennel-Precision"  # of the answers, for whoever compares them with the trainer's
 
 logger = logging.getLogger(__name__)
@@ -30,17 +37,13 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        accept, top = parse_accept(request.headers.get("Accept"))
-        attributes = parse_custom_attributes(request.headers.get(CUSTOM_ATTRIBUTES))
-        if "top" in attributes:
-            top = parse_top(attributes["top"])
-        pixels = input_fn(_read_body(), request.content_type, predictor, max_pixels=settings.max_pixels)
-        log_probabilities = predict_fn(pixels, predictor)
-        body, content_type = output_fn(log_probabilities, accept, predictor.labels, top)
-        response = Response(body, content_type=content_type)
-        if "top" in attributes:
-            response.headers[CUSTOM_ATTRIBUTES] = f"top={top}"
-        return response
+        query = Query(
+            _read_body(),
+            request.content_type,
+            request.headers.get("Accept"),
+            request.headers.get(CUSTOM_ATTRIBUTES),
+        )
+        return _to_response(respond(query, predictor, max_pixels=settings.max_pixels))
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
@@ -66,7 +69,7 @@ def build_execution_parameters(settings: Settings) -> dict[str, int | str]:
 def answer_request_error(error: RequestError) -> Response:
     """The client's fault, in the client's terms."""
     logger.info("event=refused status=%d code=%s", error.status, error.code)
-    return _error_response(error.status, error.code, error.message, error.hint)
+    return _to_response(refusal_answer(error))
 
 
 def answer_http_error(error: HTTPException) -> Response:
@@ -94,8 +97,11 @@ def answer_unexpected_error(error: Exception) -> Response:
 
 
 def _error_response(status: int, code: str, message: str, hint: str) -> Response:
-    body = encode_json({"error": {"code": code, "message": message, "hint": hint}})
-    return Response(body, status=status, content_type=JSON)
+    return _to_response(error_answer(status, code, message, hint))
+
+
+def _to_response(answer: Answer) -> Response:
+    return Response(answer.body, status=answer.status, headers=answer.headers)
 
 
 def _read_body() -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -12,8 +11,8 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
 
 from serving.errors import BadRequest, NotAcceptable, UnsupportedContentType
+from serving.messages import JSON
 
-JSON = "application/json"
 ACCEPTED_AS_JSON = (JSON, "application/*", "*/*", "*")
 # One type holds for a whole Batch Transform job, so the bytes decide what they are, not this header.
 BINARY_TYPES = ("application/x-image", "application/octet-stream")
@@ -74,8 +73,3 @@ def rank_labels(
         {"label": labels[target], "probability": float(np.exp(log_probabilities[target]))}
         for target in best_first
     ]
-
-
-def encode_json(value: object) -> bytes:
-    """Strict JSON: NaN raises ValueError instead of reaching a client that cannot read it."""
-    return json.dumps(value, allow_nan=False).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +18,18 @@ from artifact.preprocess import (
     UnreadableImageError,
     decode_pixels,
 )
-from serving.codec import JSON, check_content_type, encode_json, rank_labels
-from serving.errors import GoldenMismatch, ImageTooLarge, SettingsError, UnreadableImage
+from serving.codec import (
+    check_content_type,
+    parse_accept,
+    parse_custom_attributes,
+    parse_top,
+    rank_labels,
+)
+from serving.errors import GoldenMismatch, ImageTooLarge, RequestError, SettingsError, UnreadableImage
+from serving.messages import CUSTOM_ATTRIBUTES, JSON, Answer, Query, encode_json, error_answer, refusal_answer
 from serving.settings import AUTO
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor(Protocol):
@@ -45,6 +55,37 @@ def model_fn(
     # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
     check_golden_answer(predictor, bundle)
     return predictor
+
+
+def respond(query: Query, predictor: Predictor, *, max_pixels: int = MAX_PIXELS) -> Answer:
+    """The answer to one request, whatever comes: the client's fault is a 4xx, ours a 500 told in the log."""
+    try:
+        return _predict(query, predictor, max_pixels)
+    except RequestError as error:
+        logger.info("event=refused status=%d code=%s", error.status, error.code)
+        return refusal_answer(error)
+    except Exception as error:  # the last handler: the traceback goes to the log and not to the client
+        logger.error("event=failed", exc_info=error)
+        return error_answer(
+            500,
+            "internal_error",
+            "The server failed on this request.",
+            "The traceback is in the container's log.",
+        )
+
+
+def _predict(query: Query, predictor: Predictor, max_pixels: int) -> Answer:
+    accept, top = parse_accept(query.accept)
+    attributes = parse_custom_attributes(query.custom_attributes)
+    if "top" in attributes:
+        top = parse_top(attributes["top"])
+    pixels = input_fn(query.body, query.content_type, predictor, max_pixels=max_pixels)
+    log_probabilities = predict_fn(pixels, predictor)
+    body, content_type = output_fn(log_probabilities, accept, predictor.labels, top)
+    headers = {"Content-Type": content_type}
+    if "top" in attributes:
+        headers[CUSTOM_ATTRIBUTES] = f"top={top}"
+    return Answer(200, headers, body)
 
 
 def input_fn(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from werkzeug.test import TestResponse
 
 from artifact.preprocess import Preprocess
-from serving.app import CUSTOM_ATTRIBUTES, build_execution_parameters, create_app
+from serving.app import build_execution_parameters, create_app
+from serving.messages import CUSTOM_ATTRIBUTES
 from serving.settings import MIB, read_settings
 from tests.bundles import encode_picture
 

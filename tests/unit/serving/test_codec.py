@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from serving.codec import (
     check_content_type,
-    encode_json,
     parse_accept,
     parse_custom_attributes,
     parse_top,
     rank_labels,
 )
 from serving.errors import BadRequest, NotAcceptable, RequestError, UnsupportedContentType
+from serving.messages import encode_json
 
 
 @pytest.mark.parametrize(

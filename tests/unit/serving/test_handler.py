@@ -19,10 +19,10 @@ from artifact.bundle import (
     write_golden,
     write_manifest,
 )
-from serving.codec import JSON
 from serving.engine_openvino import native_precisions
 from serving.errors import GoldenMismatch, GraphError, ImageTooLarge, SettingsError, UnreadableImage
 from serving.handler import Predictor, choose_precision, input_fn, model_fn, output_fn, predict_fn
+from serving.messages import JSON
 from tests.bundles import encode_picture, make_tiny_bundle
 
 

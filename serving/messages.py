@@ -1,0 +1,51 @@
+"""What passes between the HTTP side and the side that predicts: a request's bytes and its answer's.
+
+Imports nothing heavy, so that the HTTP side stays small.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from serving.errors import RequestError
+
+JSON = "application/json"
+CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+
+
+class Query(NamedTuple):
+    """One POST /invocations: the body and the headers that say what it is and what is wanted back."""
+
+    body: bytes
+    content_type: str | None = None
+    accept: str | None = None
+    custom_attributes: str | None = None
+
+
+class Answer(NamedTuple):
+    """What the client gets; `headers` holds the Content-Type at least."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def error_answer(status: int, code: str, message: str, hint: str) -> Answer:
+    """The one form of every error: `{"error": {"code", "message", "hint"}}`."""
+    return Answer(status, {"Content-Type": JSON}, encode_json({"error": describe(code, message, hint)}))
+
+
+def refusal_answer(error: RequestError) -> Answer:
+    """The client's fault, in the client's terms."""
+    return error_answer(error.status, error.code, error.message, error.hint)
+
+
+def describe(code: str, message: str, hint: str) -> dict[str, str]:
+    """The inner object of an error, which one item of many carries too."""
+    return {"code": code, "message": message, "hint": hint}
+
+
+def encode_json(value: object) -> bytes:
+    """Strict JSON: NaN raises ValueError instead of reaching a client that cannot read it."""
+    return json.dumps(value, allow_nan=False).encode()
