@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -12,11 +13,15 @@ QUOTA_FILES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")) 
 def available_cores(cgroup: Path = CGROUP) -> int:
     """Cores this process may use, at least 1: its affinity, cut by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(min(cores, read_quota(cgroup))))
+
+
+def read_quota(cgroup: Path = CGROUP) -> float:
+    """Cores' worth of time the container may use, such as 0.5; infinity where nothing limits it."""
     for names in QUOTA_FILES:
         try:
             quota, period = " ".join((cgroup / name).read_text() for name in names).split()
-            if quota not in ("max", "-1"):
-                return max(1, min(cores, int(quota) // int(period)))
+            return math.inf if quota in ("max", "-1") else int(quota) / int(period)
         except (OSError, ValueError):  # not mounted here: no quota known
             continue
-    return cores
+    return math.inf

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import socket
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any, Protocol
 
+import gevent
 from flask import Flask, Response, request
+from gevent.select import select
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from serving.errors import PayloadTooLarge, RequestError
-from serving.handler import Predictor, respond
+from serving.errors import PayloadTooLarge, RequestError, RequestTimeout
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
     JSON,
@@ -22,18 +26,33 @@ from serving.messages import (
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
 
 PRECISION = "X-Kennel-Precision"  # of the answers, for whoever compares them with the trainer's
+REQUEST_SECONDS = 60.0  # SageMaker gives one invocation this long
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(predictor: Predictor, settings: Settings) -> Flask:
-    """The WSGI application around a loaded model; it answers /ping with 200 from its first request on."""
+class Backend(Protocol):
+    """What answers: serving.pool.Pool, or a test's stand-in without processes."""
+
+    info: dict[str, Any]
+
+    def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool]) -> Answer:
+        """The answer, begun within `seconds` if the client still waits then. Raises RequestError."""
+
+    def unhealthy_reason(self) -> str | None:
+        """Why /ping should fail now, in one word; None while all is well."""
+
+
+def create_app(backend: Backend, settings: Settings) -> Flask:
+    """The WSGI application before the processes that predict."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb * MIB
 
     @app.route("/ping", methods=["GET", "POST"])  # SageMaker's guide names both
     def ping() -> Response:
-        return Response(status=HTTPStatus.OK, headers={PRECISION: predictor.precision})
+        if reason := backend.unhealthy_reason():
+            return Response(encode_json({"status": reason}), status=503, content_type=JSON)
+        return Response(status=HTTPStatus.OK, headers={PRECISION: backend.info["precision"]})
 
     @app.post("/invocations")
     def invocations() -> Response:
@@ -43,7 +62,8 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
             request.headers.get("Accept"),
             request.headers.get(CUSTOM_ATTRIBUTES),
         )
-        return _to_response(respond(query, predictor, max_pixels=settings.max_pixels))
+        answer = backend.ask(query, seconds=REQUEST_SECONDS, is_gone=_client_is_gone)
+        return _to_response(answer)
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
@@ -67,7 +87,7 @@ def build_execution_parameters(settings: Settings) -> dict[str, int | str]:
 
 
 def answer_request_error(error: RequestError) -> Response:
-    """The client's fault, in the client's terms."""
+    """What the server refuses before it reaches a process that predicts."""
     logger.info("event=refused status=%d code=%s", error.status, error.code)
     return _to_response(refusal_answer(error))
 
@@ -104,11 +124,30 @@ def _to_response(answer: Answer) -> Response:
     return Response(answer.body, status=answer.status, headers=answer.headers)
 
 
+def _client_is_gone() -> bool:
+    """The connection is closed: nobody waits for the answer."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None or not select([connection], [], [], 0)[0]:
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
+
+
 def _read_body() -> bytes:
     try:
-        body = request.get_data(cache=False)
-        request.stream.read(1)  # werkzeug cuts a chunked body at the limit; one more read makes it raise
-        return body
+        with gevent.Timeout(REQUEST_SECONDS) as timeout:
+            body = request.get_data(cache=False)
+            request.stream.read(1)  # werkzeug cuts a chunked body at the limit; one more read makes it raise
+            return body
+    except gevent.Timeout as error:
+        if error is not timeout:
+            raise
+        raise RequestTimeout(
+            f"The body was not complete after {REQUEST_SECONDS:.0f} s.",
+            hint="Send smaller pictures, or send them faster.",
+        ) from error
     except RequestEntityTooLarge as error:
         limit_mb = (request.max_content_length or 0) // MIB
         raise PayloadTooLarge(

@@ -1,7 +1,8 @@
-"""How a worker that cannot start ends the whole server, with one sentence that only the master prints.
+"""What gunicorn's master and its HTTP process share: the children that predict, and how starting fails.
 
-gunicorn restarts dying workers for ever, or halts with its own lines and, when two fail at once, a traceback.
-So the first failing worker leaves its sentence in memory shared with the master and asks it to stop.
+A model that cannot be loaded ends the whole server with one sentence that only the master prints: gunicorn
+itself would restart dying workers for ever, or halt with its own lines. So whoever fails first leaves its
+sentence in memory shared with the master and asks it to stop.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import mmap
 import os
 import signal
-import sys
-from typing import NoReturn
+
+from serving.processes import Child
 
 # Made when gunicorn's master imports this, before it forks: a ready flag, then the sentence.
 MASTER_PID = os.getpid()
 _SHARED = mmap.mmap(-1, 4096)
+
+# Of this HTTP process: the children the master started for it, and whether SIGTERM came.
+children: list[Child] = []
+draining = False
 
 
 def mark_ready() -> None:
@@ -40,9 +45,7 @@ def stop_server(sentence: str) -> None:
     os.kill(MASTER_PID, signal.SIGTERM)
 
 
-def refuse_to_start(sentence: str) -> NoReturn:
-    """End this worker and the server with it; without a gunicorn master, this process."""
-    if os.getpid() == MASTER_PID:
-        sys.exit(sentence)
-    stop_server(sentence)
-    sys.exit(0)  # a non-zero code would make gunicorn halt in its own, noisier way
+def start_draining() -> None:
+    """SIGTERM came: /ping says so from now on."""
+    global draining
+    draining = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -28,7 +29,11 @@ def native_precisions() -> frozenset[str]:
 class OpenVinoPredictor:
     """A compiled graph with one inference request, at which threads take turns."""
 
-    def __init__(self, bundle: Bundle, *, precision: str, num_threads: int) -> None:
+    concurrency = 1
+
+    def __init__(
+        self, bundle: Bundle, *, precision: str, num_threads: int, cache_dir: Path | None = None
+    ) -> None:
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
@@ -41,8 +46,9 @@ class OpenVinoPredictor:
                 "NUM_STREAMS": 1,
                 "INFERENCE_NUM_THREADS": num_threads,
                 "INFERENCE_PRECISION_HINT": bundle.manifest.precisions[precision].arithmetic,
-                "ENABLE_CPU_PINNING": False,  # each worker would pin itself to the same first core
-            },
+                "ENABLE_CPU_PINNING": False,  # each process would pin itself to the same first core
+            }
+            | _cache_options(cache_dir),
         )
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
@@ -52,6 +58,18 @@ class OpenVinoPredictor:
         with self._lock:
             logits = np.array(self._request.infer({0: pixels})[0])  # a copy: the next request reuses it
         return np.asarray(log_softmax(logits), dtype=np.float32)
+
+
+def _cache_options(cache_dir: Path | None) -> dict[str, str]:
+    """OpenVINO keys the cache by the graph, its own version and the processor."""
+    if cache_dir is None:
+        return {}
+    try:
+        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return {}
+    ours = cache_dir.stat().st_uid == os.geteuid()  # another user's could hold any graph
+    return {"CACHE_DIR": str(cache_dir)} if ours and os.access(cache_dir, os.W_OK) else {}
 
 
 def _read_graph(bundle: Bundle, precision: str) -> openvino.Model:

@@ -4,9 +4,15 @@ RequestError                      StartError
 ├── BadRequest              400   ├── SettingsError     a variable has a value that is not allowed
 │   └── UnreadableImage     400   ├── GraphError        the graph does not load or does not fit the labels
 ├── NotAcceptable           406   ├── DriverError       the host's GPU driver is too old
+├── RequestTimeout          408
 ├── PayloadTooLarge         413   └── GoldenMismatch    the golden picture gets another answer here
 │   └── ImageTooLarge       413   (and artifact.bundle.BundleError: the files are not what the manifest says)
-└── UnsupportedContentType  415
+├── UnsupportedContentType  415
+├── ClientGone              499
+├── ServerFailed            500
+└── Unavailable             503
+    ├── Overloaded          503
+    └── DeadlinePassed      503
 """
 
 from __future__ import annotations
@@ -41,6 +47,13 @@ class NotAcceptable(RequestError):
     code = "not_acceptable"
 
 
+class RequestTimeout(RequestError):
+    """The body came too slowly."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class PayloadTooLarge(RequestError):
     """More bytes than KENNEL_MAX_PAYLOAD_MB."""
 
@@ -59,6 +72,55 @@ class UnsupportedContentType(RequestError):
 
     status = 415
     code = "unsupported_content_type"
+
+
+class ClientGone(RequestError):
+    """The connection closed while the request waited; nobody reads this."""
+
+    status = 499  # nginx's
+    code = "client_gone"
+
+    def __init__(self) -> None:
+        super().__init__("The connection was closed before the answer.", hint="Wait longer.")
+
+
+class ServerFailed(RequestError):
+    """Our fault; the reason is in the log."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="The reason is in the container's log.")
+
+
+class Unavailable(RequestError):
+    """Not now: the client may send the same again after `retry_after` seconds."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, hint=f"Send it again in {retry_after} s, or use more or larger instances.")
+        self.retry_after = retry_after
+
+
+class Overloaded(Unavailable):
+    """The queue is full."""
+
+    code = "overloaded"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("More requests are waiting than can be answered in time.", retry_after=retry_after)
+
+
+class DeadlinePassed(Unavailable):
+    """It waited in the queue until nobody waits for the answer any more."""
+
+    code = "deadline_passed"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("The request's time ran out before its turn came.", retry_after=retry_after)
 
 
 class StartError(Exception):

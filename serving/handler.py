@@ -38,20 +38,26 @@ class Predictor(Protocol):
     labels: tuple[str, ...]
     preprocess: Preprocess
     precision: str
+    concurrency: int  # threads that may call predict at once and gain by it
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities."""
 
 
 def model_fn(
-    model_dir: Path, *, engine: str = "openvino", precision: str = AUTO, num_threads: int = 1
+    model_dir: Path,
+    *,
+    engine: str = "openvino",
+    precision: str = AUTO,
+    num_threads: int = 1,
+    cache_dir: Path | None = None,
 ) -> Predictor:
     """A bundle in a warm engine that gave the golden answer; the files it needs are verified on the way.
 
     Raises BundleError or StartError.
     """
     bundle = open_bundle(model_dir)
-    predictor = _load(bundle, engine, precision, num_threads)
+    predictor = _load(bundle, engine, precision, num_threads, cache_dir)
     # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
     check_golden_answer(predictor, bundle)
     return predictor
@@ -119,7 +125,7 @@ def output_fn(
     return encode_json({"predictions": rank_labels(log_probabilities[0], labels, limit=top)}), JSON
 
 
-def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int) -> Predictor:
+def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int, cache_dir: Path | None) -> Predictor:
     """Imports here: no image has both libraries."""
     if engine == "torch":
         from serving import engine_torch
@@ -129,7 +135,9 @@ def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int) -> Predict
     from serving import engine_openvino
 
     precision = choose_precision(bundle.manifest, wanted, native=engine_openvino.native_precisions())
-    return engine_openvino.OpenVinoPredictor(bundle, precision=precision, num_threads=num_threads)
+    return engine_openvino.OpenVinoPredictor(
+        bundle, precision=precision, num_threads=num_threads, cache_dir=cache_dir
+    )
 
 
 def choose_precision(manifest: Manifest, wanted: str, *, native: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from serving.errors import RequestError
+from serving.errors import RequestError, Unavailable
 
 JSON = "application/json"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -37,8 +37,11 @@ def error_answer(status: int, code: str, message: str, hint: str) -> Answer:
 
 
 def refusal_answer(error: RequestError) -> Answer:
-    """The client's fault, in the client's terms."""
-    return error_answer(error.status, error.code, error.message, error.hint)
+    """An error that says itself what it is."""
+    answer = error_answer(error.status, error.code, error.message, error.hint)
+    if isinstance(error, Unavailable):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
 
 
 def describe(code: str, message: str, hint: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from serving.errors import SettingsError
 
 AUTO = "auto"
 MIB = 1024 * 1024
+WORKERS_PER_FRONT = 8
 BATCH_PRODUCT_MB = 100  # SageMaker's limit on MaxConcurrentTransforms x MaxPayloadInMB
 BATCH_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 
@@ -28,12 +30,25 @@ class Settings:
     engine: str
     precision: str
     workers: int
+    queue_limit: int
+    stuck_seconds: int
+    cache_dir: Path
     max_pixels: int
     max_payload_mb: int
     batch_payload_mb: int
     batch_concurrency: int
     batch_strategy: str
     log_level: str
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads of one inference: the cores shared out evenly."""
+        return max(1, available_cores() // self.workers)
+
+    @property
+    def fronts(self) -> int:
+        """HTTP processes: one keeps about WORKERS_PER_FRONT processes busy that predict."""
+        return math.ceil(self.workers / WORKERS_PER_FRONT)
 
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
@@ -56,8 +71,9 @@ def _one_of(*names: str) -> Callable[[str], str]:
 
 
 def _workers(text: str) -> int:
+    """0 for auto."""
     try:
-        return available_cores() if text == AUTO else _integer(1, 256)(text)
+        return 0 if text == AUTO else _integer(1, 256)(text)
     except ValueError as error:
         raise ValueError(f"{AUTO} or {error}") from error
 
@@ -94,7 +110,25 @@ SETTINGS = {
         ("KENNEL_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"),
         AUTO,
         _workers,
-        "Processes, each with its own copy of the model; auto is one per core of the CPU quota.",
+        "Processes that predict, each with its own copy of the model; auto is one per core, or per GPU.",
+    ),
+    "queue_limit": Setting(
+        ("KENNEL_QUEUE_LIMIT",),
+        "128",
+        _integer(1, 100_000),
+        "Requests that may wait for a free process; more are answered 503 with Retry-After at once.",
+    ),
+    "stuck_seconds": Setting(
+        ("KENNEL_STUCK_SECONDS",),
+        "60",
+        _integer(1, 3600),
+        "A process that has not answered for so long is replaced, its stacks in the log.",
+    ),
+    "cache_dir": Setting(
+        ("KENNEL_CACHE_DIR",),
+        "/tmp/kennel-cache",
+        Path,
+        "Folder of compiled graphs, so that a restart does not compile; not used where it cannot be written.",
     ),
     "max_pixels": Setting(
         ("KENNEL_MAX_PIXELS",),
@@ -137,7 +171,9 @@ SETTINGS = {
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Every setting, cast. Raises SettingsError naming the variable, its value and what is allowed."""
-    return Settings(**{name: _read_setting(setting, environ) for name, setting in SETTINGS.items()})
+    values = {name: _read_setting(setting, environ) for name, setting in SETTINGS.items()}
+    values["workers"] = values["workers"] or _choose_workers(values["engine"])
+    return Settings(**values)
 
 
 def warn_of_misspelt_settings(environ: Mapping[str, str], logger: logging.Logger) -> None:
@@ -146,6 +182,16 @@ def warn_of_misspelt_settings(environ: Mapping[str, str], logger: logging.Logger
     for name in sorted(name for name in environ if name.startswith("KENNEL_") and name not in known):
         for nearest in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
             logger.warning("%s is not a setting and is ignored; did you mean %s?", name, nearest)
+
+
+def _choose_workers(engine: str) -> int:
+    """One per GPU, which gathers batches from many threads; without any, torch's threads use the cores."""
+    return max(1, count_gpus()) if engine == "torch" else available_cores()
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs this container sees, without importing anything that knows."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _read_setting(setting: Setting, environ: Mapping[str, str]) -> Any:

@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +103,12 @@ def server(tiny_bundle: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def half_sent_request(server: Server, body: bytes) -> Iterator[socket.socket]:
+def half_sent_request(server: Server, body: bytes, *, pause: float = 0.2) -> Iterator[socket.socket]:
     """A POST whose second half is still to come: a request in flight for as long as the test needs."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_SECONDS) as connection:
         head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body[: len(body) // 2])
-        time.sleep(0.2)  # so that a thread has it in hand
+        time.sleep(pause)  # so that the server has it in hand
         yield connection
 
 
@@ -300,17 +302,147 @@ def test_server_that_cannot_load_exits_non_zero_with_one_sentence(
     assert sentence in stderr
 
 
-def test_server_whose_worker_is_killed_while_loading_exits_non_zero(tiny_bundle: Path) -> None:
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_predicting(pid: int) -> bool:
+    return b"serving.inference" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_server_whose_process_is_killed_while_loading_exits_non_zero(tiny_bundle: Path) -> None:
     process, _ = start_server(tiny_bundle, KENNEL_WORKERS="1")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not children.read_text():
+    while not children_of(process.pid):
         time.sleep(0.005)
 
-    os.kill(int(children.read_text()), signal.SIGKILL)  # as the kernel does when memory runs out
+    os.kill(children_of(process.pid)[0], signal.SIGKILL)  # as the kernel does when memory runs out
     _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
 
     assert process.returncode == 1
     assert "killed before its model was loaded" in stderr.splitlines()[-1]
+
+
+def test_ping_is_503_until_the_model_is_loaded(tiny_bundle: Path) -> None:
+    process, port = start_server(tiny_bundle, KENNEL_WORKERS="1")
+    answers: list[requests.Response] = []
+    try:
+        while not answers or answers[-1].status_code != 200:
+            try:
+                answers.append(requests.get(f"http://127.0.0.1:{port}/ping", timeout=TIMEOUT_SECONDS))
+            except requests.ConnectionError:
+                assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.terminate()
+        process.communicate(timeout=TIMEOUT_SECONDS)
+
+    assert len(answers) > 1
+    assert {answer.text for answer in answers[:-1]} == {'{"status": "loading"}'}
+
+
+@contextmanager
+def steady_load(server: Server, *, clients: int) -> Iterator[list[int]]:
+    """Requests as fast as `clients` connections go; their statuses."""
+    statuses: list[int] = []
+    stop = threading.Event()
+    body = encode_picture("JPEG")
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                response = session.post(f"{server.url}/invocations", data=body, timeout=TIMEOUT_SECONDS)
+                statuses.append(response.status_code)
+
+    with ThreadPoolExecutor(clients) as threads:
+        asking = [threads.submit(ask) for _ in range(clients)]
+        try:
+            yield statuses
+        finally:
+            stop.set()
+        for one in asking:
+            one.result()
+
+
+def test_killed_process_is_replaced_and_no_request_is_lost(tiny_bundle: Path) -> None:
+    with running_server(tiny_bundle, KENNEL_WORKERS="2") as server:
+        with steady_load(server, clients=4) as statuses:
+            for _ in range(3):
+                time.sleep(0.5)
+                victim = next(pid for pid in descendants_of(server.process.pid) if is_predicting(pid))
+                os.kill(victim, signal.SIGKILL)
+            time.sleep(1.5)
+        pids = [pid for pid in descendants_of(server.process.pid) if is_predicting(pid)]
+
+    assert set(statuses) == {200}
+    assert len(statuses) > 50
+    assert len(pids) == 2
+
+
+def descendants_of(pid: int) -> list[int]:
+    children = children_of(pid)
+    return children + [one for child in children for one in descendants_of(child)]
+
+
+def test_stuck_process_is_told_by_its_stacks_and_replaced(tiny_bundle: Path) -> None:
+    process, port = start_server(tiny_bundle, KENNEL_WORKERS="1", KENNEL_STUCK_SECONDS="1")
+    url = f"http://127.0.0.1:{port}"
+    wait_for_ping(url, process)
+    victim = next(pid for pid in descendants_of(process.pid) if is_predicting(pid))
+    os.kill(victim, signal.SIGSTOP)
+
+    response = requests.post(f"{url}/invocations", data=encode_picture("PNG"), timeout=TIMEOUT_SECONDS)
+
+    assert response.status_code == 500
+    wait_for_ping(url, process)
+    again = requests.post(f"{url}/invocations", data=encode_picture("PNG"), timeout=TIMEOUT_SECONDS)
+    assert again.status_code == 200
+    process.terminate()
+    process.communicate(timeout=TIMEOUT_SECONDS)
+
+
+def test_killed_http_process_is_replaced_with_all_its_children(tiny_bundle: Path) -> None:
+    with running_server(tiny_bundle, KENNEL_WORKERS="2") as server:
+        before = descendants_of(server.process.pid)
+        front = next(pid for pid in before if not is_predicting(pid))
+
+        os.kill(front, signal.SIGKILL)
+        time.sleep(0.1)
+        wait_for_ping(server.url, server.process)
+
+        assert server.invoke(encode_picture("PNG")).status_code == 200
+        assert not set(before) & set(descendants_of(server.process.pid))
+
+
+def test_slow_clients_hold_up_nobody(tiny_bundle: Path) -> None:
+    body = encode_picture("PNG")
+    with running_server(tiny_bundle, KENNEL_WORKERS="1") as server, ExitStack() as stack:
+        connections = [stack.enter_context(half_sent_request(server, body, pause=0.0)) for _ in range(100)]
+        started = time.monotonic()
+
+        assert server.invoke(body).status_code == 200
+        assert time.monotonic() - started < 1.0
+        assert finish_request(connections[50], body).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_request_of_a_client_that_left_is_not_predicted(tiny_bundle: Path) -> None:
+    body = encode_picture("PNG")
+    head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with running_server(tiny_bundle, KENNEL_WORKERS="1", KENNEL_QUEUE_LIMIT="1000") as server:
+        victim = next(pid for pid in descendants_of(server.process.pid) if is_predicting(pid))
+        os.kill(victim, signal.SIGSTOP)
+        for _ in range(500):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(head.encode() + body)
+        used = cpu_seconds(victim)
+        os.kill(victim, signal.SIGCONT)
+        assert server.invoke(body).status_code == 200
+
+        assert cpu_seconds(victim) - used < 0.1  # of 500 predictions at most the few in hand were made
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_serving_process_never_imports_torch() -> None:

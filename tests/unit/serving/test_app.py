@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from werkzeug.test import TestResponse
 
 from artifact.preprocess import Preprocess
 from serving.app import build_execution_parameters, create_app
-from serving.messages import CUSTOM_ATTRIBUTES
-from serving.settings import MIB, read_settings
+from serving.errors import Overloaded
+from serving.handler import respond
+from serving.messages import CUSTOM_ATTRIBUTES, Answer, Query
+from serving.settings import MIB, Settings, read_settings
 from tests.bundles import encode_picture
 
 SETTINGS = read_settings({"KENNEL_MAX_PAYLOAD_MB": "1", "KENNEL_WORKERS": "2"})
@@ -27,6 +31,7 @@ class FakePredictor:
     labels: tuple[str, ...] = ("beagle", "dingo", "samoyed")
     preprocess = Preprocess(resize=8, crop=8)
     precision = "fp32"
+    concurrency = 1
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.log(np.array([[0.125, 0.625, 0.25]], dtype=np.float32))
@@ -39,9 +44,36 @@ class BrokenPredictor(FakePredictor):
         raise RuntimeError("secret detail")
 
 
+class InOneProcess:
+    """A backend without processes: what is tested here is HTTP."""
+
+    def __init__(self, predictor: FakePredictor, settings: Settings = SETTINGS) -> None:
+        self.info: dict[str, Any] = {"precision": predictor.precision}
+        self.reason: str | None = None
+        self._predictor = predictor
+        self._max_pixels = settings.max_pixels
+
+    def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool]) -> Answer:
+        return respond(query, self._predictor, max_pixels=self._max_pixels)
+
+    def unhealthy_reason(self) -> str | None:
+        return self.reason
+
+
+class Busy(InOneProcess):
+    """The queue is full."""
+
+    def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool]) -> Answer:
+        raise Overloaded(3)
+
+
+def client_of(backend: InOneProcess, settings: Settings = SETTINGS) -> FlaskClient:
+    return create_app(backend, settings).test_client()
+
+
 @pytest.fixture
 def client() -> FlaskClient:
-    return create_app(FakePredictor(), SETTINGS).test_client()
+    return client_of(InOneProcess(FakePredictor()))
 
 
 def assert_error(response: TestResponse, status: int, code: str) -> dict[str, str]:
@@ -59,6 +91,23 @@ def test_ping_is_200_and_empty(method: str, client: FlaskClient) -> None:
 
     assert (response.status_code, response.data) == (200, b"")
     assert response.headers["X-Kennel-Precision"] == "fp32"
+
+
+@pytest.mark.parametrize("reason", ["loading", "draining", "restarting"])
+def test_ping_of_an_unhealthy_server_is_503_with_the_reason(reason: str) -> None:
+    backend = InOneProcess(FakePredictor())
+    backend.reason = reason
+
+    response = client_of(backend).get("/ping")
+
+    assert (response.status_code, response.get_json()) == (503, {"status": reason})
+
+
+def test_full_queue_is_503_with_retry_after() -> None:
+    response = client_of(Busy(FakePredictor())).post("/invocations", data=PNG)
+
+    assert_error(response, 503, "overloaded")
+    assert response.headers["Retry-After"] == "3"
 
 
 def test_invocation_answers_log_probabilities_in_label_order(client: FlaskClient) -> None:
@@ -116,7 +165,7 @@ def test_bad_request_is_refused_as_json(
 
 def test_picture_with_too_many_pixels_is_413() -> None:
     settings = dataclasses.replace(SETTINGS, max_pixels=100)
-    response = create_app(FakePredictor(), settings).test_client().post("/invocations", data=PNG)
+    response = client_of(InOneProcess(FakePredictor(), settings)).post("/invocations", data=PNG)
 
     assert "KENNEL_MAX_PIXELS" in assert_error(response, 413, "image_too_large")["hint"]
 
@@ -136,7 +185,7 @@ def test_unexpected_error_is_500_with_the_traceback_in_the_log_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        response = create_app(BrokenPredictor(), SETTINGS).test_client().post("/invocations", data=PNG)
+        response = client_of(InOneProcess(BrokenPredictor())).post("/invocations", data=PNG)
 
     assert_error(response, 500, "internal_error")
     assert "secret detail" not in response.text

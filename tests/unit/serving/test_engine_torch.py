@@ -13,6 +13,7 @@ import torch
 from artifact.bundle import WEIGHTS, BundleError, read_bundle, write_manifest
 from artifact.network import PixelNetwork, build_network
 from artifact.preprocess import Preprocess
+from serving.batching import Batcher
 from serving.engine_torch import TorchPredictor, check_driver
 from serving.errors import DriverError, GraphError, SettingsError
 from serving.handler import model_fn
@@ -57,6 +58,19 @@ def test_torch_answers_as_openvino_does(model_dir: Path) -> None:
     by_openvino = model_fn(model_dir, engine="openvino", precision="fp32", num_threads=2).predict(pixels)
     assert by_torch.dtype == np.float32 and by_torch.shape == (9, 3)
     np.testing.assert_allclose(by_torch, by_openvino, atol=1e-4)
+
+
+def test_answer_does_not_depend_on_batch_mates(model_dir: Path) -> None:
+    predictor = TorchPredictor(read_bundle(model_dir), precision="fp32", num_threads=1)
+    batcher = Batcher(predictor.run, max_batch=4, target_seconds=5.0)
+    draws = np.random.default_rng(1).integers(0, 256, (16, 40, 40, 3), dtype=np.uint8)
+    picture, mates = draws[:1], draws[1:].reshape(5, 3, 40, 40, 3)
+
+    alone = batcher.predict(picture)[0]
+    in_company = [batcher.predict(np.concatenate([picture, others]))[0] for others in mates]
+
+    np.testing.assert_allclose(in_company, [alone] * 5, atol=1e-4)
+    assert all(np.array_equal(answer, in_company[0]) for answer in in_company)
 
 
 @pytest.mark.parametrize(

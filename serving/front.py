@@ -1,0 +1,64 @@
+"""gunicorn's gevent worker, made to end in seconds without losing a request.
+
+gunicorn's own waits for idle keep-alive connections until they time out.
+"""
+
+from __future__ import annotations
+
+from types import FrameType, TracebackType
+from typing import Any
+
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
+from serving import boot
+
+LINGER_SECONDS = 1.0  # for a request that is on its way over an idle connection
+
+
+class _ClosedWhileIdle(Exception):
+    """Thrown into the greenlet of a connection that waits for its next request."""
+
+
+class _IdleConnection:
+    """The wait for a connection's next request, for no longer than the keep-alive time."""
+
+    def __init__(self, worker: Front) -> None:
+        self._worker = worker
+        self._greenlet = gevent.getcurrent()
+        self._timeout = gevent.Timeout(worker.cfg.keepalive if worker.alive else LINGER_SECONDS)
+
+    def __enter__(self) -> None:
+        self._worker.idle.add(self)
+        self._timeout.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._worker.idle.discard(self)
+        self._timeout.close()
+        return error is self._timeout or kind is _ClosedWhileIdle
+
+    def close(self) -> None:
+        """From another greenlet: stop waiting, unless the request has come."""
+        if self in self._worker.idle:
+            gevent.kill(self._greenlet, _ClosedWhileIdle)
+
+
+class Front(GeventWorker):
+    """The HTTP process: a greenlet per connection, so that slow clients cost no core."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.idle: set[_IdleConnection] = set()
+
+    def timeout_ctx(self) -> _IdleConnection:  # type: ignore[override] # the stubs say None
+        """Around the wait for the next request."""
+        return _IdleConnection(self)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM: requests in hand are finished, each connection is closed after its answer."""
+        super().handle_exit(sig, frame)
+        boot.start_draining()
+        for connection in list(self.idle):
+            gevent.spawn_later(LINGER_SECONDS, connection.close)

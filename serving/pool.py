@@ -1,0 +1,278 @@
+"""The processes that predict, as the HTTP side sees them: who is free, who is next, who died.
+
+Requests wait here, in one bounded queue in the order they came, and go whole to whichever process is free
+first; so it does not matter on which connections they arrive. Runs on gevent: one greenlet per request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import gevent
+from gevent import socket
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
+
+from serving import boot, wire
+from serving.errors import ClientGone, DeadlinePassed, Overloaded, ServerFailed
+from serving.messages import Answer, Query
+from serving.processes import Child
+
+DUMP_SECONDS = 1.0  # for a stuck process to write its stacks
+RESTART_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before the nth attempt in a row that failed
+
+logger = logging.getLogger(__name__)
+
+_Reply: TypeAlias = "AsyncResult[tuple[dict[str, Any], bytes]]"
+
+
+class ProcessDied(Exception):
+    """The process ended before it answered; whatever it had in hand may be asked again."""
+
+
+class Process:
+    """One process that predicts, and the requests it has in hand."""
+
+    def __init__(self, child: Child) -> None:
+        self.pid = child.pid
+        self.index = child.index
+        self.ready: dict[str, Any] = {}
+        self.free_slots = 0
+        self._socket = socket.socket(fileno=child.socket_fd)
+        self._write_lock = BoundedSemaphore()
+        self._replies: dict[int, _Reply] = {}
+        self._ids = itertools.count()
+
+    def wait_until_ready(self) -> None:
+        """Raises EOFError where it was killed, and RuntimeError with its own sentence where it refused."""
+        fields, _ = wire.receive(self._socket)
+        if "error" in fields:
+            raise RuntimeError(fields["error"])
+        self.ready = fields["ready"]
+        self.free_slots = self.ready["capacity"]
+
+    def ask(self, query: Query, *, seconds: float) -> Answer:
+        """Raises ProcessDied, or gevent.Timeout after `seconds`."""
+        reply: _Reply = AsyncResult()
+        number = next(self._ids)
+        self._replies[number] = reply
+        try:
+            with self._write_lock:
+                wire.send(self._socket, {"id": number, "headers": query[1:]}, query.body)
+            answered = reply.get(timeout=seconds)
+        except OSError as error:
+            raise ProcessDied from error
+        finally:
+            self._replies.pop(number, None)
+        assert answered is not None
+        fields, body = answered
+        return Answer(fields["status"], fields["headers"], body)
+
+    def deliver_replies(self) -> None:
+        """Hand out answers until the process ends."""
+        with suppress(EOFError, OSError):
+            while True:
+                fields, body = wire.receive(self._socket)
+                if reply := self._replies.get(fields["id"]):
+                    reply.set((fields, body))
+
+    def bury(self) -> None:
+        """Fail what it had in hand, and clear it away."""
+        self.free_slots = 0
+        for reply in list(self._replies.values()):
+            reply.set_exception(ProcessDied())
+        self._socket.close()
+        self._signal(signal.SIGKILL)
+        for _ in range(50):
+            try:  # gunicorn's master reaps those it started
+                if os.waitpid(self.pid, os.WNOHANG)[0]:
+                    return
+            except ChildProcessError:
+                return
+            gevent.sleep(0.1)
+
+    def dump_and_die(self) -> None:
+        """Its stacks go to the log (faulthandler), then it ends; SIGKILL follows for one that is stopped."""
+        self._signal(signal.SIGABRT)
+        gevent.spawn_later(DUMP_SECONDS, self._signal, signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+class Pool:
+    """The processes and the queue before them."""
+
+    def __init__(
+        self,
+        children: list[Child],
+        *,
+        start_child: Callable[[int], Child],
+        refuse: Callable[[str], None],
+        on_ready: Callable[[], None],
+        queue_limit: int,
+        stuck_seconds: float,
+    ) -> None:
+        self.size = len(children)
+        self.restarts = 0
+        self.info: dict[str, Any] = {}  # of the model; empty until every first process is ready
+        self._children = children
+        self._start_child = start_child
+        self._refuse = refuse
+        self._on_ready = on_ready
+        self._queue_limit = queue_limit
+        self._stuck_seconds = stuck_seconds
+        self._processes: list[Process] = []
+        self._waiting: deque[AsyncResult[Process]] = deque()
+        self._in_flight = 0
+        self._seconds = 0.1  # of one request, exponentially smoothed
+
+    def start(self) -> None:
+        """Watch the children from now on; the model is there once `info` is."""
+        for child in self._children:
+            gevent.spawn(self._keep_alive, child)
+
+    def unhealthy_reason(self) -> str | None:
+        """loading, draining or restarting; None where some process can answer."""
+        if boot.draining:
+            return "draining"
+        if not self.info:
+            return "loading"
+        return None if self._processes else "restarting"
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at the processes."""
+        return self._in_flight
+
+    def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool] = lambda: False) -> Answer:
+        """The answer, begun within `seconds` and if the client still waits then, or not at all.
+
+        Raises Overloaded, DeadlinePassed, ClientGone or ServerFailed.
+        A request whose process dies is asked once more: predictions have no side effects. A second death
+        may be its own doing, and is told.
+        """
+        deadline = time.monotonic() + seconds
+        for _ in range(2):
+            process = self._acquire(deadline, is_gone)
+            started = time.monotonic()
+            try:
+                answer = process.ask(query, seconds=self._stuck_seconds)
+            except ProcessDied:
+                self._retire(process)
+                logger.warning("event=asked_again pid=%d", process.pid)
+                continue
+            except gevent.Timeout as error:
+                logger.error("event=stuck pid=%d seconds=%.0f", process.pid, self._stuck_seconds)
+                self._retire(process)
+                process.dump_and_die()
+                raise ServerFailed("The prediction did not come back.") from error
+            finally:
+                self._release(process)
+            self._seconds += 0.05 * (time.monotonic() - started - self._seconds)
+            return answer
+        raise ServerFailed("Two processes died on this request.")
+
+    def retry_after(self) -> int:
+        """Whole seconds in which the present queue should be done."""
+        return max(1, math.ceil(self._seconds * (self.waiting + 1) / max(1, 2 * len(self._processes))))
+
+    def _acquire(self, deadline: float, is_gone: Callable[[], bool]) -> Process:
+        free = max(self._processes, key=lambda process: process.free_slots, default=None)
+        if free is not None and free.free_slots > 0:
+            return self._take(free)
+        if self.waiting >= self._queue_limit:
+            raise Overloaded(self.retry_after())
+        turn: AsyncResult[Process] = AsyncResult()
+        self._waiting.append(turn)
+        try:
+            process = turn.get(timeout=max(0.0, deadline - time.monotonic()))
+        except gevent.Timeout as error:
+            if turn.value is not None:  # both at once
+                self._release(turn.value)
+            else:
+                self._waiting.remove(turn)
+            raise DeadlinePassed(self.retry_after()) from error
+        assert process is not None
+        if is_gone():
+            self._release(process)
+            raise ClientGone
+        return process
+
+    def _take(self, process: Process) -> Process:
+        process.free_slots -= 1
+        self._in_flight += 1
+        return process
+
+    def _release(self, process: Process) -> None:
+        self._in_flight -= 1
+        if process in self._processes:
+            process.free_slots += 1
+            self._hand_out(process)
+
+    def _hand_out(self, process: Process) -> None:
+        while process.free_slots > 0 and self._waiting:
+            self._waiting.popleft().set(self._take(process))
+
+    def _keep_alive(self, child: Child) -> None:
+        failures = 0
+        while True:
+            process = Process(child)
+            try:
+                process.wait_until_ready()
+            except (EOFError, OSError, RuntimeError) as error:
+                process.bury()
+                failures += 1
+                if not self.info:
+                    self._refuse(_explain(error))
+                    return
+                logger.error("event=not_restarted index=%d reason=%s", child.index, _explain(error))
+            else:
+                failures = 0
+                self._serve(process)
+            if boot.draining and not self._in_flight:
+                return
+            gevent.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
+            self.restarts += 1
+            child = self._start_child(child.index)
+
+    def _serve(self, process: Process) -> None:
+        """Until it ends."""
+        self._processes.append(process)
+        if not self.info and len(self._processes) == self.size:
+            self.info = process.ready
+            self._on_ready()
+        self._hand_out(process)
+        process.deliver_replies()
+        self._retire(process)
+        logger.error("event=process_ended pid=%d index=%d", process.pid, process.index)
+        process.bury()
+
+    def _retire(self, process: Process) -> None:
+        """Give it nothing more."""
+        if process in self._processes:
+            self._processes.remove(process)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, RuntimeError):
+        return str(error)
+    return (
+        "Kennel cannot start: a process was killed before its model was loaded; "
+        "choose an instance with more memory or lower KENNEL_WORKERS."
+    )
