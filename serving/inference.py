@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Load the model, say so, and answer until the socket closes."""
     sock = socket.socket(fileno=JOBS_FD)
+    sock.setblocking(True)  # made by gevent it is not
     _depend_on_parent()
     faulthandler.enable()  # the HTTP side ends a stuck process with SIGABRT: its stacks go to the log
     settings = read_settings(os.environ)
