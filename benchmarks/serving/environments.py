@@ -28,7 +28,9 @@ def environment_python(name: str) -> Path:
 def peer_environment(name: str) -> dict[str, str]:
     """This process's variables without its own virtual environment, with the peer's programs first on PATH."""
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return kept | {"PATH": f"{environment_python(name).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    return kept | {
+        "PATH": f"{environment_python(name).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    }
 
 
 def prepare_environment(name: str) -> None:
@@ -41,7 +43,9 @@ def prepare_environment(name: str) -> None:
     logger.info("installing %s into %s", name, folder)
     for command in install_commands(folder, requirements):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+            )
         except subprocess.TimeoutExpired:
             raise PeerInstallError(f"its installation took over {INSTALL_SECONDS} s") from None
         if done.returncode != 0:

@@ -49,7 +49,9 @@ class ClosedLoop:
         return self.requests / self.seconds
 
 
-def run_wrk(port: int, request: Request, *, connections: int, seconds: float, keep_alive: bool = True) -> ClosedLoop:
+def run_wrk(
+    port: int, request: Request, *, connections: int, seconds: float, keep_alive: bool = True
+) -> ClosedLoop:
     """Load for `seconds`. Raises LoadError where an answer was not a 2xx or 3xx."""
     with tempfile.TemporaryDirectory() as scratch:
         body, script = Path(scratch) / "body", Path(scratch) / "post.lua"

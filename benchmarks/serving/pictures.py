@@ -40,7 +40,9 @@ def draw_mosaic(size: tuple[int, int]) -> Image.Image:
     width, height = size
     mosaic = Image.new("RGB", size)
     corners = itertools.product(range(0, height, TILE[1]), range(0, width, TILE[0]))
-    for (top, left), photo in zip(corners, itertools.cycle(list(itertools.islice(_landscape_photos(), 50))), strict=False):
+    for (top, left), photo in zip(
+        corners, itertools.cycle(list(itertools.islice(_landscape_photos(), 50))), strict=False
+    ):
         mosaic.paste(ImageOps.fit(photo, TILE), (left, top))
     return mosaic
 

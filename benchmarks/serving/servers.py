@@ -68,7 +68,9 @@ def run_server(server: Server, model_dir: Path, picture: bytes) -> Iterator[Runn
     folder = WORK / "run" / server.name
     folder.mkdir(parents=True, exist_ok=True)
     launch = server.launch(model_dir, port, folder)
-    with start_processes(launch.command, launch.environment, WORK / "logs" / f"{server.name}.log") as processes:
+    with start_processes(
+        launch.command, launch.environment, WORK / "logs" / f"{server.name}.log"
+    ) as processes:
         health = Request(path=server.health, method="GET")
         start_seconds = _wait_for_200(processes, port, health, pause_seconds=0.01)
         # A health route may answer before the workers do.
@@ -81,7 +83,9 @@ def _wait_for_200(processes: Processes, port: int, request: Request, *, pause_se
     status: int | str = "nothing"
     while time.monotonic() < processes.started + START_SECONDS:
         if processes.root.poll() is not None:
-            raise ServerError(f"it ended with exit code {processes.root.returncode}: {processes.last_words()}")
+            raise ServerError(
+                f"it ended with exit code {processes.root.returncode}: {processes.last_words()}"
+            )
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             status = exchange(connection, request)
@@ -139,7 +143,11 @@ def _bentoml(model_dir: Path, port: int, folder: Path) -> Launch:
 
 def _ray(model_dir: Path, port: int, folder: Path) -> Launch:
     # Its sockets lie there, and a socket's path may have 107 bytes.
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_FOLDER": f"/tmp/bench-ray-{port}", "RAY_DEDUP_LOGS": "0"}
+    variables = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_FOLDER": f"/tmp/bench-ray-{port}",
+        "RAY_DEDUP_LOGS": "0",
+    }
     return Launch(
         command=[str(environment_python("ray")), str(PEERS_FOLDER / "ray_server.py")],
         environment=_peer("ray", model_dir, port, **variables),
@@ -169,7 +177,12 @@ def _torchserve(model_dir: Path, port: int, folder: Path) -> Launch:
 
     environment = _peer("torchserve", model_dir, port, LOG_LOCATION=str(folder), METRICS_LOCATION=str(folder))
     config = write_torchserve_files(model_dir, port, folder, workers=int(WORKERS), environment=environment)
-    command = [str(environment_python("torchserve").parent / "torchserve"), "--start", "--foreground", "--ncs"]
+    command = [
+        str(environment_python("torchserve").parent / "torchserve"),
+        "--start",
+        "--foreground",
+        "--ncs",
+    ]
     command += ["--disable-token-auth", "--ts-config", str(config), "--model-store", str(folder)]
     command += ["--models", "network=network.mar"]
     return Launch(command=command, environment=environment)

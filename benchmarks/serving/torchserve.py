@@ -19,7 +19,9 @@ def write_torchserve_files(
 ) -> Path:
     """config.properties in `folder`, network.mar beside it."""
     if shutil.which("java") is None:
-        raise FileNotFoundError("There is no `java` here; `apt-get install openjdk-17-jre-headless` brings it.")
+        raise FileNotFoundError(
+            "There is no `java` here; `apt-get install openjdk-17-jre-headless` brings it."
+        )
     script = HERE / "peers" / "torchserve_archive.py"
     command = [str(environment_python("torchserve")), str(script), str(model_dir.resolve()), str(folder)]
     subprocess.run(command, env=dict(environment), check=True, capture_output=True)

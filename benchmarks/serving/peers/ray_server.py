@@ -29,6 +29,8 @@ if __name__ == "__main__":
     ray.init(
         num_cpus=WORKERS, include_dashboard=False, configure_logging=False, _temp_dir=os.environ["RAY_FOLDER"]
     )
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])})
+    serve.start(
+        proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])}
+    )
     serve.run(ImageDeployment.bind(), route_prefix="/classify")
     signal.pause()
