@@ -7,9 +7,9 @@
     python -m benchmarks.serving --compare FILE      this run's ratios against an earlier run's JSON
     python -m benchmarks.serving --compare A B       two earlier runs, nothing is measured
 
-Environments, artifacts and pictures are made under build/bench at the first run and kept. Run it alone on the
-machine. Writes benchmarks/results/serving_<cpu>_<yyyymm>.md, .svg and, under build/bench, results.json; the last
-line on stdout is that JSON.
+Environments, artifacts and pictures are made under build/bench at the first run and kept. Run it alone on
+the machine. Writes benchmarks/results/serving_<cpu>_<yyyymm>.md, .svg and, under build/bench, results.json;
+the last line on stdout is that JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.serving.places import RESULTS, WORK
 from benchmarks.serving.plot import draw_throughput
 from benchmarks.serving.quota import run_with_quota
 from benchmarks.serving.report import Head, quota_page, session_page
-from benchmarks.serving.servers import KENNEL, SERVERS, ServerError
+from benchmarks.serving.servers import SERVERS, ServerError
 from benchmarks.serving.session import Plan, Session, install_peers, num_steps, run_network
 from benchmarks.serving.summary import compare, session_json
 from local.platform import LocalError
@@ -156,7 +156,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def print_comparison(mine: dict[str, Any], other: dict[str, Any]) -> int:
-    """On stderr, since stdout's last line is the JSON; 1 where a ratio differs or there is none to compare."""
+    """On stderr, since stdout ends in the JSON; 1 where a ratio differs or there is none to compare."""
     lines = compare(mine, other)
     print("\n".join(lines) or "The runs have no ratio in common.", file=sys.stderr)
     return 0 if lines and all(line.endswith("ok") for line in lines) else 1

@@ -1,6 +1,6 @@
 """The artifacts that everyone serves: trained for a minute on a few real images, and kept under build/bench.
 
-Only speed is measured, so the weights need not be good; but int8 has to pass the accuracy gate, as it must for
+Only speed is measured, so the weights need not be good; but int8 has to pass the accuracy gate, as for
 anyone who serves it. With most of the images in one class the few steps find that class, and int8 agrees.
 """
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 NETWORKS = ("resnet18", "resnet50", "densenet121")
 PRECISION = "int8"
+SEEDS = range(3)  # so small a training may miss the gate by one picture
 # Images of the first class and of each other one.
 IMAGES_PER_CLASS = {"train": (96, 12), "valid": (15, 5), "test": (4, 1)}
 SETTINGS = (
@@ -41,13 +42,15 @@ class ArtifactError(RuntimeError):
 def prepare_artifact(network: str) -> Path:
     """The unpacked bundle of `network`, trained first where it is absent. Raises ArtifactError."""
     output = WORK / "artifacts" / network
-    if not is_usable(output / "model"):
-        logger.info("training %s once for the benchmark: some minutes", network)
-        _train(network, output)
+    for seed in SEEDS:
+        if is_usable(output / "model"):
+            break
+        logger.info("training %s once for the benchmark (seed %d): some minutes", network, seed)
+        _train(network, output, seed)
     if not is_usable(output / "model"):
         raise ArtifactError(
-            f"{network}: {PRECISION} did not pass the export's gate (see {output / 'model' / 'manifest.json'}); "
-            "remove the folder and run again on a quieter machine."
+            f"{network}: {PRECISION} did not pass the export's gate in {len(SEEDS)} trainings; why is in "
+            f"{output / 'model' / 'manifest.json'}. Run again, on a quieter machine if it was too slow."
         )
     return output / "model"
 
@@ -60,12 +63,12 @@ def is_usable(model_dir: Path) -> bool:
         return False
 
 
-def _train(network: str, output: Path) -> None:
+def _train(network: str, output: Path, seed: int) -> None:
     shutil.rmtree(output, ignore_errors=True)
     data = _link_images()
     command = [sys.executable, "-m", "local", "train", str(REPOSITORY / "recipes" / "hurricane-cnn.toml")]
     command += ["--data", str(data), "--output", str(output)]
-    for setting in (f"architecture={network}", *SETTINGS):
+    for setting in (f"architecture={network}", f"seed={seed}", *SETTINGS):
         command += ["--set", setting]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, env=os.environ, check=False)
     if done.returncode != 0:

@@ -26,7 +26,7 @@ def environment_python(name: str) -> Path:
 
 
 def peer_environment(name: str) -> dict[str, str]:
-    """This process's variables without its own virtual environment, with the peer's programs first on PATH."""
+    """This process's variables, its virtual environment left out and the peer's programs first on PATH."""
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return kept | {
         "PATH": f"{environment_python(name).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

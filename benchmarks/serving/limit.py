@@ -68,8 +68,7 @@ def main() -> None:
 def measure_limit(
     artifact: Path, picture: Path, arrangement: str, precision: str, seconds: float
 ) -> dict[str, float]:
-    """All processes start together; those that finish first do not make the others faster, since each stops by
-    the clock."""
+    """Images and seconds of all processes, which start together and each stop by the clock."""
     chosen, cores = ARRANGEMENTS[arrangement], available_cores()
     context = multiprocessing.get_context("spawn")  # OpenVINO's threads do not survive a fork
     num_processes = chosen.processes or cores

@@ -23,7 +23,8 @@ done = function(summary, latency, requests)
   io.write(string.format(
     'result: {{"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "p999": %d, ' ..
     '"bad_status": %d, "socket_errors": %d}}\\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
+    summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
     e.status, e.connect + e.read + e.write + e.timeout))
 end
 """

@@ -39,7 +39,8 @@ def describe_machine() -> str:
     load = ", ".join(f"{value:.2f}" for value in psutil.getloadavg())
     return (
         f"{processor_name()} ({instructions}), {available_cores()} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB; {system.group(1) if system else platform.system()}, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB; "
+        f"{system.group(1) if system else platform.system()}, "
         f"Linux {platform.release()}, Python {platform.python_version()}. Load averages at the start: {load}."
     )
 

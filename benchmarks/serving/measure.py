@@ -27,7 +27,7 @@ PATTERNS = {  # (connections, kept alive)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One server, network and picture. Throughput and latencies in closed loop at CONNECTIONS, but for two."""
+    """One server, network and picture. In closed loop at CONNECTIONS, unless it says otherwise."""
 
     server: str
     network: str
@@ -90,7 +90,7 @@ def measure_cell(
 
 
 def measure_patterns(running: Running, body: bytes, seconds: float) -> dict[str, float]:
-    """Answers a second by connection pattern; the usual eight come once more, for the same minute's machine."""
+    """Answers a second by connection pattern; the usual eight once more, in the same minute."""
     request = running.server.build_request(running.server.path, body)
     return {
         name: run_wrk(

@@ -2,7 +2,8 @@
 
 Latency counts from the moment a request should have left, so a server that stalls is charged for every
 request that had to wait (Tene's "coordinated omission"). Own code: of what apt, pip and npm offer, wrk, hey,
-autocannon and locust are closed loops, whose next request waits for an answer; wrk2 and vegeta are not packaged.
+autocannon and locust are closed loops, whose next request waits for an answer; wrk2 and vegeta are not
+packaged.
 """
 
 from __future__ import annotations

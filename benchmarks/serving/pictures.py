@@ -33,7 +33,7 @@ def fit_photo(size: tuple[int, int]) -> Image.Image:
 
 
 def draw_mosaic(size: tuple[int, int]) -> Image.Image:
-    """Photographs at their own resolution beside each other: the detail, and so the bytes, of a real large one.
+    """Photographs at their own resolution side by side: the detail, and so the bytes, of a real large one.
 
     An enlarged photograph would be smooth and decode faster than any camera's.
     """

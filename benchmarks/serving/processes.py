@@ -96,8 +96,10 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _end(processes: Processes) -> None:
-    """SIGTERM to the first, SIGKILL to whatever is left; workers renamed by setproctitle lose their environment,
-    so the tree is noted before it falls apart."""
+    """SIGTERM to the first, SIGKILL to whatever is left.
+
+    Workers renamed by setproctitle lose their environment, so the tree is noted before it falls apart.
+    """
     before = processes.members()
     with contextlib.suppress(ProcessLookupError):
         os.kill(processes.root.pid, signal.SIGTERM)

@@ -13,12 +13,13 @@ from benchmarks.serving.servers import SERVERS
 from benchmarks.serving.session import Session
 
 HOW = f"""\
-One JPEG a request, {CONNECTIONS} keep-alive connections, closed loop by wrk on the same cores, loopback. All serve the same
-weights: Kennel's artifact, which the peers load into torchvision's network in eager mode. Kennel answers in int8.
-The machine's speed drifts by the minute, so what is compared was measured in turn: Kennel, limit, peer, Kennel,
-limit, peer, ..., Kennel, limit. Kennel's and the limit's throughput are medians of these slices,
-`ratio to limit` is the median of the pairs' ratios, and a peer's ratio takes the slices of Kennel before and after it.
-The limit is decoding and inference in processes without HTTP, by the best of the arrangements tried."""
+One JPEG a request, {CONNECTIONS} keep-alive connections, closed loop by wrk on the same cores, loopback.
+All serve the same weights: Kennel's artifact, which the peers load into torchvision's network in eager mode.
+Kennel answers in int8. The machine's speed drifts by the minute, so what is compared was measured in turn:
+Kennel, limit, peer, Kennel, limit, peer, ..., Kennel, limit. Kennel's and the limit's throughput are medians
+of these slices, `ratio to limit` is the median of the pairs' ratios, and a peer's ratio takes the slices of
+Kennel before and after it. The limit is decoding and inference in processes without HTTP, by the best of the
+arrangements tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,8 @@ def quota_page(head: Head, result: Mapping[str, Any]) -> str:
     """Kennel and the limit under a quota."""
     lines = head.lines(f"Serving in a container with --cpus {result['cpus']}")
     lines += [
-        "Kennel and the limit each in a container of the serving image with that quota, in turn; wrk outside.",
+        "Kennel and the limit in turn, each in a container of the serving image with that quota.",
+        "wrk runs outside.",
         "",
     ]
     lines += _ratio_table(result["networks"])
@@ -133,10 +135,10 @@ def _cells(session: Session) -> list[str]:
             lines += [*table(head, [_cell_row(cell) for cell in chosen]), ""]
     return [
         *lines,
-        f"p50 to p99.9 are of the closed loop; `single` is the median of one connection; `open` is a constant rate of "
-        f"{OPEN_LOOP_SHARE:.0%} of the throughput, timed from when each request should have left. Memory is the sum of "
-        "the proportional set sizes of all processes after the load; start is from process start to the first 200 on "
-        "the health route (which some peers answer before a worker can predict).",
+        "p50 to p99.9 are of the closed loop; `single` is the median of one connection; `open` is a constant",
+        f"rate of {OPEN_LOOP_SHARE:.0%} of the throughput, timed from when each request should have left. Memory",
+        "is the sum of the proportional set sizes of all processes after the load; start is from process start",
+        "to the first 200 on the health route (which some peers answer before a worker can predict).",
         "",
     ]
 

@@ -1,6 +1,6 @@
-"""How each server is started and asked. The peers' settings are those their documentation recommends for CPU.
+"""How each server is started and asked: a worker per core with one torch thread, as the peers' docs have it.
 
-One worker per core with one torch thread each throughout: two threads in one worker were slower for every peer.
+With torch's default, a thread per core in every worker, the workers would compete for the cores.
 """
 
 from __future__ import annotations

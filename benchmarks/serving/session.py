@@ -117,7 +117,8 @@ def _measure_peer(session: Session, run: NetworkRun, name: str, model_dir: Path)
     except (ServerError, LoadError, OSError, subprocess.SubprocessError) as error:
         _give_up(session, name, error)
         return
-    run.peers |= {name: (before, cell.per_second) for cell in cells if cell.picture == TYPICAL}
+    typical_cell = next(cell for cell in cells if cell.picture == TYPICAL)
+    run.peers[name] = (before, typical_cell.per_second)
 
 
 def _measure_pictures(session: Session, network: str, running: Running) -> list[Cell]:

@@ -1,7 +1,7 @@
 """From slices to the ratios that count. Pure: no process, no clock.
 
 The machine's speed drifts by the minute, so nothing is compared that was not measured side by side:
-Kennel and the limit in turn (K L peer K L peer ... K L), a peer with the slices of Kennel before and after it.
+Kennel and the limit in turn (K L peer K L peer ... K L), a peer with the slices of Kennel around it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def summarize(run: NetworkRun) -> dict[str, Any]:
 
 
 def picture_ratios(cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
-    """network -> picture -> Kennel's throughput over the best peer's, from the cells (one measurement each)."""
+    """network -> picture -> Kennel's throughput over the best peer's, from one measurement each."""
     ratios: dict[str, dict[str, float]] = {}
     for kennel in (cell for cell in cells if cell.server == "kennel"):
         same = [c for c in cells if (c.network, c.picture) == (kennel.network, kennel.picture)]
