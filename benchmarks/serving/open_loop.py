@@ -9,7 +9,7 @@ packaged.
 from __future__ import annotations
 
 import http.client
-import threading
+import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,12 +34,16 @@ class OpenLoop:
 
 def run_open_loop(port: int, request: Request, *, rate: float, seconds: float) -> OpenLoop:
     """`rate` requests a second for `seconds`. Raises LoadError where one was not answered with 200."""
-    local = threading.local()
+    idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
+    for _ in range(MOST_IN_FLIGHT):  # connected when first used
+        idle.put(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS))
 
     def send(due: float) -> float:
-        if not hasattr(local, "connection"):
-            local.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
-        status = exchange(local.connection, request)
+        connection = idle.get()
+        try:
+            status = exchange(connection, request)
+        finally:
+            idle.put(connection)
         if status != http.HTTPStatus.OK:
             raise LoadError(f"{request.path} was answered with {status} at {rate:.1f} requests a second")
         return time.perf_counter() - due
@@ -51,7 +55,9 @@ def run_open_loop(port: int, request: Request, *, rate: float, seconds: float) -
             due = started + index / rate
             time.sleep(max(0.0, due - time.perf_counter()))
             pending.append(pool.submit(send, due))
-        latencies = [1000 * each.result() for each in pending]
+    while not idle.empty():
+        idle.get().close()
+    latencies = [1000 * each.result() for each in pending]
     return OpenLoop(
         rate=rate,
         requests=len(latencies),

@@ -136,9 +136,9 @@ def _cells(session: Session) -> list[str]:
     return [
         *lines,
         "p50 to p99.9 are of the closed loop; `single` is the median of one connection; `open` is a constant",
-        f"rate of {OPEN_LOOP_SHARE:.0%} of the throughput, timed from when each request should have left. Memory",
-        "is the sum of the proportional set sizes of all processes after the load; start is from process start",
-        "to the first 200 on the health route (which some peers answer before a worker can predict).",
+        f"rate of {OPEN_LOOP_SHARE:.0%} of the throughput, timed from when each request should have left.",
+        "Memory is the sum of the proportional set sizes of all processes after the load; start is from",
+        "process start to the first 200 on the health route, which some peers answer before they can predict.",
         "",
     ]
 

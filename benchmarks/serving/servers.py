@@ -20,6 +20,7 @@ from benchmarks.serving.open_loop import exchange
 from benchmarks.serving.places import HERE, WORK
 from benchmarks.serving.processes import Processes, start_processes
 from benchmarks.serving.requests import BuildRequest, Request, base64_request, raw_request, v2_request
+from benchmarks.serving.torchserve import write_torchserve_files
 from local.platform import REPOSITORY, container_environment, free_port, serving_python
 
 PEERS_FOLDER = HERE / "peers"
@@ -173,8 +174,6 @@ def _mlserver(model_dir: Path, port: int, folder: Path) -> Launch:
 
 
 def _torchserve(model_dir: Path, port: int, folder: Path) -> Launch:
-    from benchmarks.serving.torchserve import write_torchserve_files
-
     environment = _peer("torchserve", model_dir, port, LOG_LOCATION=str(folder), METRICS_LOCATION=str(folder))
     config = write_torchserve_files(model_dir, port, folder, workers=int(WORKERS), environment=environment)
     command = [
