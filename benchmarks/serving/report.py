@@ -138,7 +138,7 @@ def _cells(session: Session) -> list[str]:
         "p50 to p99.9 are of the closed loop; `single` is the median of one connection; `open` is a constant",
         f"rate of {OPEN_LOOP_SHARE:.0%} of the throughput, timed from when each request should have left.",
         "Memory is the sum of the proportional set sizes of all processes after the load; start is from",
-        "process start to the first 200 on the health route, which some peers answer before they can predict.",
+        "process start to the first 200 on the health route, which some peers answer too early.",
         "",
     ]
 
