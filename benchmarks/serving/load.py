@@ -54,7 +54,7 @@ class ClosedLoop:
 def run_wrk(
     port: int, request: Request, *, connections: int, seconds: float, keep_alive: bool = True
 ) -> ClosedLoop:
-    """Load for `seconds`, longer where nothing is answered so soon. Raises LoadError where a request fails."""
+    """Load for `seconds`, longer until something is answered. Raises LoadError where a request fails."""
     with tempfile.TemporaryDirectory() as scratch:
         body, script = Path(scratch) / "body", Path(scratch) / "post.lua"
         body.write_bytes(request.body)
