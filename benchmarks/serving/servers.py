@@ -163,6 +163,7 @@ def _mlserver(model_dir: Path, port: int, folder: Path) -> Launch:
         "metrics_port": free_port(),
         "parallel_workers": int(WORKERS),
         "debug": False,
+        "metrics_dir": str(folder),  # else it writes into the working directory
     }
     model = {"name": "network", "implementation": "mlserver_model.ImageModel"}
     (folder / "settings.json").write_text(json.dumps(settings))
