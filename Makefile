@@ -9,6 +9,7 @@ OUT    ?= build/$(basename $(notdir $(RECIPE)))
 DATA   ?= build/data/shapes
 PORT   ?= 8080
 SET    ?=
+BENCH  ?=
 ON     ?= local
 IMAGES ?= training serving-cpu serving-gpu
 
@@ -18,7 +19,7 @@ weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 docker := $(if $(filter docker,$(ON)),--docker)
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
-.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan known-place
+.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving known-place
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +112,9 @@ lock: setup ## resolve requirements/*.in into hashed locks
 	  ../.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-package openvino-telemetry --no-emit-find-links $$([ $$name = chart ] && echo --no-deps) \
 	    --custom-compile-command "make lock" --upgrade $$name.in --output-file $$name.txt; done
+
+bench-serving: setup ## Kennel and its peers in one run (15 minutes, alone on the machine), or BENCH="--quick"
+	$(python) -m benchmarks.serving $(BENCH)
 
 clean: ## remove build/ (the environments stay)
 	rm -rf build

@@ -1,0 +1,1 @@
+"""Kennel and its peers on the same images, network and machine, in one run; see `__main__`."""
