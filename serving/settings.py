@@ -125,7 +125,7 @@ SETTINGS = {
         "A process that has not answered for so long is replaced, its stacks in the log.",
     ),
     "cache_dir": Setting(
-        ("KENNEL_CACHE_DIR",),
+        ("KENNEL_GRAPH_CACHE",),
         "/tmp/kennel-cache",
         Path,
         "Folder of compiled graphs, so that a restart does not compile; not used where it cannot be written.",
