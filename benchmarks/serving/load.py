@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import tempfile
@@ -63,6 +64,7 @@ def run_wrk(
         command += ["--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(script)]
         url = f"http://127.0.0.1:{port}{request.path}"
         for duration in (max(1, round(seconds)), PATIENCE_SECONDS):
+            settle(port, request)
             output = _execute([*command, "--duration", f"{duration}s", url])
             closed = parse_wrk(output, keep_alive=keep_alive)
             if closed.requests:
@@ -78,6 +80,33 @@ def _execute(command: list[str]) -> str:
     if done.returncode != 0:
         raise LoadError(f"wrk failed: {(done.stderr or done.stdout).strip()[-200:]}")
     return done.stdout
+
+
+def settle(port: int, request: Request) -> None:
+    """Wait for one answer: wrk leaves without its last answers, and a slow server still works on those."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    try:
+        exchange(connection, request)
+    finally:
+        connection.close()
+
+
+def exchange(connection: http.client.HTTPConnection, request: Request) -> int:
+    """The status of one request; the connection is made again where the server has closed it meanwhile."""
+    for attempt in (1, 2):
+        try:
+            connection.request(request.method, request.path, body=request.body, headers=dict(request.headers))
+            response = connection.getresponse()
+            response.read()
+            return response.status
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
+            connection.close()
+            if attempt == 2:
+                raise LoadError(f"{request.path}: the server closed the connection ({error})") from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise LoadError(f"{request.path}: {type(error).__name__} {error}") from error
+    raise AssertionError("unreachable")
 
 
 def write_script(request: Request, body: Path, *, keep_alive: bool = True) -> str:

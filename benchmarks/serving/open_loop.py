@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.serving.load import TIMEOUT_SECONDS, LoadError
+from benchmarks.serving.load import TIMEOUT_SECONDS, LoadError, exchange
 from benchmarks.serving.requests import Request
 
 MOST_IN_FLIGHT = 64  # more wait here, which counts as latency
@@ -65,24 +65,6 @@ def run_open_loop(port: int, request: Request, *, rate: float, seconds: float) -
         p99_ms=percentile(latencies, 99),
         p999_ms=percentile(latencies, 99.9),
     )
-
-
-def exchange(connection: http.client.HTTPConnection, request: Request) -> int:
-    """The status of one request; the connection is made again where the server has closed it meanwhile."""
-    for attempt in (1, 2):
-        try:
-            connection.request(request.method, request.path, body=request.body, headers=dict(request.headers))
-            response = connection.getresponse()
-            response.read()
-            return response.status
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-            connection.close()
-            if attempt == 2:
-                raise LoadError(f"{request.path}: the server closed the connection ({error})") from error
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise LoadError(f"{request.path}: {type(error).__name__} {error}") from error
-    raise AssertionError("unreachable")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifact.cores import available_cores
 from benchmarks.serving.environments import environment_python, peer_environment
-from benchmarks.serving.load import LoadError
-from benchmarks.serving.open_loop import exchange
+from benchmarks.serving.load import LoadError, exchange
 from benchmarks.serving.places import HERE, WORK
 from benchmarks.serving.processes import Processes, start_processes
 from benchmarks.serving.requests import BuildRequest, Request, base64_request, raw_request, v2_request
@@ -66,12 +66,12 @@ class Running:
 def run_server(server: Server, model_dir: Path, picture: bytes) -> Iterator[Running]:
     """Started, and asked once; raises ServerError with its last words where that fails."""
     port = free_port()
-    folder = WORK / "run" / server.name
-    folder.mkdir(parents=True, exist_ok=True)
-    launch = server.launch(model_dir, port, folder)
-    with start_processes(
-        launch.command, launch.environment, WORK / "logs" / f"{server.name}.log"
-    ) as processes:
+    # A short path: Ray's sockets lie there, and a socket's path may have 107 bytes.
+    with ExitStack() as stack:
+        scratch = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
+        launch = server.launch(model_dir, port, Path(stack.enter_context(scratch)))
+        log = WORK / "logs" / f"{server.name}.log"
+        processes = stack.enter_context(start_processes(launch.command, launch.environment, log))
         health = Request(path=server.health, method="GET")
         start_seconds = _wait_for_200(processes, port, health, pause_seconds=0.01)
         # A health route may answer before the workers do.
@@ -143,10 +143,9 @@ def _bentoml(model_dir: Path, port: int, folder: Path) -> Launch:
 
 
 def _ray(model_dir: Path, port: int, folder: Path) -> Launch:
-    # Its sockets lie there, and a socket's path may have 107 bytes.
     variables = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_FOLDER": f"/tmp/bench-ray-{port}",
+        "RAY_FOLDER": str(folder),
         "RAY_DEDUP_LOGS": "0",
     }
     return Launch(
