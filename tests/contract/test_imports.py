@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scoring": ("artifact", "numpy", "scipy", "jinja2", "PIL"),
     "scoring/charts.py": ("matplotlib", "numpy"),
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
+    **{f"serving/{name}.py": ("prometheus_client",) for name in ("metrics", "metrics_files", "emf")},
     "serving/engine_torch.py": ("artifact", "numpy", "torch", "safetensors"),
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
