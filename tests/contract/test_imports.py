@@ -34,6 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
     "examples": ("numpy", "PIL"),
+    "chaos": ("artifact", "local", "psutil"),
+    "chaos/plot.py": ("matplotlib",),
 }
 PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})
 FILES = [
