@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -24,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from serving.drift import DriftWindow, has_drifted, stability
-from serving.metrics_files import VARIABLE, reserve_space
+from serving.metrics_files import VARIABLE
 
 ROUTES = ("/ping", "/invocations", "/execution-parameters", "/metrics", "/openapi.json")
 OTHER = "other"  # any path a scanner thinks of, as one
@@ -46,7 +45,7 @@ class Model(NamedTuple):
 
 
 class Metrics:
-    """One process's share of the metrics, and the way to all of them; `reserve_space` raises OSError."""
+    """One process's share of the metrics, and the way to all of them; `metrics_files.prepare_process` first."""
 
     def __init__(self) -> None:
         own = CollectorRegistry()
@@ -99,8 +98,6 @@ class Metrics:
         for signal, counts in baseline.items():
             for chosen in range(len(counts)):
                 self._window.labels(signal, chosen)
-        if directory := os.environ.get(VARIABLE):
-            reserve_space(Path(directory), os.getpid())
 
     def count_request(self, path: str, status: int) -> None:
         """A request was answered."""

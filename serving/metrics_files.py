@@ -7,13 +7,18 @@ when it is imported, so the master names the folder first; this module does not 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+FILE_BYTES = 256 * 1024  # of each; all our metrics with every label take a tenth of it
+_KINDS = ("counter", "histogram", "gauge_livesum", "gauge_livemax")  # as prometheus_client names its files
 _LOCK = "emf.lock"
+
+logger = logging.getLogger(__name__)
 
 
 def make_directory() -> Path:
@@ -36,20 +41,33 @@ def forget_process(pid: int) -> None:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def reserve_space(directory: Path, pid: int) -> None:
-    """Give this process's files their blocks now. Raises OSError where the disk is full.
+def prepare_process() -> bool:
+    """A process that answers HTTP, before it imports `serving.metrics`: make its files, blocks and all.
 
-    They are sparse, and a write into a mapped file that finds no block left kills the process (SIGBUS).
+    prometheus_client would make them sparse, and a write into a mapped file that finds no block left
+    kills the process (SIGBUS). Where the disk is full, False: this process then counts in memory, for itself alone.
     """
-    for path in directory.glob(f"*_{pid}.db"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    directory = os.environ.get(VARIABLE)
+    if not directory:
+        return False
+    files = [Path(directory) / f"{kind}_{os.getpid()}.db" for kind in _KINDS]
+    try:
+        for path in files:
+            with path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
+        return True
+    except OSError as error:
+        for path in files:
+            path.unlink(missing_ok=True)
+        del os.environ[VARIABLE]
+        logger.warning("event=metrics_in_memory reason=%s", error)
+        return False
 
 
 def is_first_process() -> bool:
     """Whether this process may speak for all: one at a time, and another one after its death."""
     directory = os.environ.get(VARIABLE)
-    if directory is None:
+    if not directory:
         return True
     descriptor = os.open(Path(directory) / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

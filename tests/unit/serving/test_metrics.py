@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from local.platform import REPOSITORY
+from serving.metrics_files import FILE_BYTES
 
 FRONT = """
 import sys, time
+from serving.metrics_files import prepare_process
+print(prepare_process(), flush=True)
 from serving.metrics import Metrics, Model
 
 metrics = Metrics()
@@ -55,7 +58,8 @@ def show_front(chosen: int) -> dict[str, float]:
 @pytest.fixture
 def other_front(directory: Path) -> Iterator[subprocess.Popen[str]]:
     process = start_front(1, then="wait")
-    assert process.stdout and process.stdout.readline() == "counted\n"
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(2)] == ["True\n", "counted\n"]
     yield process
     process.kill()
     process.communicate()
@@ -119,7 +123,23 @@ def test_files_have_their_blocks_so_that_a_full_disk_kills_nobody(
 
     assert {file.name.split("_")[0] for file in files} == {"counter", "gauge", "histogram"}
     for file in files:
-        assert 512 * file.stat().st_blocks >= file.stat().st_size
+        assert file.stat().st_size == FILE_BYTES  # none had to grow, which would make it sparse
+        assert 512 * file.stat().st_blocks >= FILE_BYTES
+
+
+def test_process_that_finds_the_disk_full_counts_in_memory(
+    directory: Path, other_front: subprocess.Popen[str]
+) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+    ignore = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    command = [sys.executable, "-c", limit + ignore + FRONT, "0", "show"]
+
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("False\n")
+    assert "event=metrics_in_memory" in done.stderr
+    assert 'kennel_requests_total{route="/invocations",status="200"} 2.0' in done.stdout
+    assert len(list(directory.iterdir())) == 4  # the other front's
 
 
 def test_one_process_speaks_for_all_and_another_after_its_death(directory: Path) -> None:
