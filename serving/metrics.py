@@ -45,7 +45,7 @@ class Model(NamedTuple):
 
 
 class Metrics:
-    """One process's share of the metrics, and the way to all of them; `metrics_files.prepare_process` first."""
+    """A process's share of the metrics and the way to all of them (see `metrics_files.prepare_process`)."""
 
     def __init__(self) -> None:
         own = CollectorRegistry()

@@ -45,7 +45,7 @@ def prepare_process() -> bool:
     """A process that answers HTTP, before it imports `serving.metrics`: make its files, blocks and all.
 
     prometheus_client would make them sparse, and a write into a mapped file that finds no block left
-    kills the process (SIGBUS). Where the disk is full, False: this process then counts in memory, for itself alone.
+    kills the process (SIGBUS). Where the disk is full, False: it then counts in memory, for itself alone.
     """
     directory = os.environ.get(VARIABLE)
     if not directory:
