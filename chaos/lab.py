@@ -17,6 +17,7 @@ from chaos.load import Target, closed_loop
 from chaos.server import Server, running
 
 RECOVERED = 0.95  # of the goodput before
+RECOVERED_SHORT = 0.8  # over a few seconds of a shared machine
 SETTLE_SECONDS = 1.0  # of a load before anything is measured
 
 
@@ -51,6 +52,11 @@ class Lab:
     def pick(self, *, short: float, long: float) -> float:
         """A duration or a number, by the form."""
         return short if self.short else long
+
+    @property
+    def recovered(self) -> float:
+        """The share of a goodput that counts as all of it."""
+        return self.pick(short=RECOVERED_SHORT, long=RECOVERED)
 
     def log(self) -> Path:
         """A fresh file for a server's words."""

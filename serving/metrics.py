@@ -103,10 +103,17 @@ class Metrics:
         """A request was answered."""
         self.requests.labels(path if path in ROUTES else OTHER, str(status)).inc()
 
-    def record(self, stages: Iterable[tuple[str, float]], pictures: Sequence[tuple[int, ...]]) -> None:
+    def record(
+        self,
+        stages: Iterable[tuple[str, float]],
+        batches: Iterable[int],
+        pictures: Iterable[tuple[int, ...]],
+    ) -> None:
         """A `serving.telemetry.Report`, unpacked: it came with an answer."""
         for stage, seconds in stages:
             self.stages.labels(stage).observe(seconds)
+        for size in batches:
+            self.batch_size.observe(size)
         for signal, chosen in self._drift.add(pictures) if self._baseline else ():
             self._window.labels(signal, chosen).set(self._drift.counts[signal][chosen])
 

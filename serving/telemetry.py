@@ -31,6 +31,7 @@ class Report(NamedTuple):
     """A request's notes as they travel; json, marshal and pickle all carry it."""
 
     stages: tuple[tuple[str, float], ...]  # stage, seconds
+    batches: tuple[int, ...]  # pictures predicted together, per prediction
     pictures: tuple[tuple[int, ...], ...]  # the drift bins of each
 
 
@@ -39,12 +40,13 @@ class Notes:
     """What is noted during one request."""
 
     stages: list[tuple[str, float]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     pictures: list[tuple[int, ...]] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)  # of pictures not yet predicted
 
     def report(self) -> Report:
         """For the way to the HTTP side."""
-        return Report(tuple(self.stages), tuple(self.pictures))
+        return Report(tuple(self.stages), tuple(self.batches), tuple(self.pictures))
 
 
 _notes: ContextVar[Notes | None] = ContextVar("kennel_notes", default=None)
@@ -101,6 +103,8 @@ class WatchedPredictor:
         with timed("infer"):
             log_probabilities = self._predictor.predict(pixels)
         notes = _notes.get()
+        if notes is not None:
+            notes.batches.append(len(pixels))
         if notes is not None and self._baseline is not None:
             notes.pictures += observe(self._baseline, pixels, log_probabilities, notes.sizes)
             notes.sizes.clear()

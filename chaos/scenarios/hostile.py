@@ -15,7 +15,7 @@ from chaos.server import Server
 
 DRIPPING = 200
 OVERSIZED_BYTES = 60_000_000
-KEPT = {"dripping": 0.9, "flooding": 0.8}  # of the goodput; reading a flood to refuse it does cost
+KEPT = {"dripping": 0.95, "flooding": 0.85}  # of all the goodput; reading a flood to refuse it does cost
 
 
 async def drip_and_flood(lab: Lab) -> Result:
@@ -43,7 +43,11 @@ async def drip_and_flood(lab: Lab) -> Result:
     shares = {name: goodput[name] / goodput["alone"] if goodput["alone"] else 0.0 for name in KEPT}
     missed = len(ping.harmed())
     numbers = {"goodput": shares, "connections": connected, "pings_missed": missed, "fates": ledger.counts()}
-    passed = all(shares[name] >= KEPT[name] for name in KEPT) and not missed and not ledger.harmed()
+    passed = (
+        all(shares[name] >= KEPT[name] * lab.recovered for name in KEPT)
+        and not missed
+        and not ledger.harmed()
+    )
     return Result(name="hostile", passed=passed, numbers=numbers)
 
 

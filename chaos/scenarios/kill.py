@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 
-from chaos.lab import RECOVERED, SETTLE_SECONDS, Lab, Result, recovery
+from chaos.lab import SETTLE_SECONDS, Lab, Result, recovery
 from chaos.ledger import unexplained
 from chaos.load import closed_loop
 from chaos.server import kill_one
@@ -40,5 +40,5 @@ async def kill_workers(lab: Lab) -> Result:
         "fates": ledger.counts(),
     }
     # A process has at most all connections in hand when it dies.
-    passed = alive and not strange and share >= RECOVERED and harmed <= len(kills) * lab.connections
+    passed = alive and not strange and share >= lab.recovered and harmed <= len(kills) * lab.connections
     return Result(name="kill", passed=passed, numbers=numbers)

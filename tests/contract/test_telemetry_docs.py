@@ -16,7 +16,7 @@ TELEMETRY = (REPOSITORY / "docs/telemetry.md").read_text()
 def test_every_metric_is_in_the_table_and_no_other() -> None:
     metrics = Metrics()
     metrics.describe_model(Model("cnn", "fp32", "openvino", "2", ""), {"blur": (200, 200)})
-    metrics.record([], [(0,)] * 200)
+    metrics.record([], [], [(0,)] * 200)
 
     names = {
         f"{family.name}_total" if family.type == "counter" else family.name for family in metrics.collect()
@@ -32,7 +32,7 @@ def test_every_signal_is_explained() -> None:
 def test_every_embedded_metric_is_named() -> None:
     metrics = Metrics()
     before = flatten(metrics.collect())
-    metrics.record([(stage, 0.1) for stage in ("decode", "queue", "infer", "encode")], [])
+    metrics.record([(stage, 0.1) for stage in ("decode", "queue", "infer", "encode")], [], [])
 
     names = interval_values(before, flatten(metrics.collect()))
 

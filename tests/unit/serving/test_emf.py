@@ -119,7 +119,7 @@ def test_every_interval_of_real_metrics_gives_a_valid_line() -> None:
     lines = report_intervals(metrics, {"Precision": "fp32"}, sleep=naps.append)
     first = json.loads(next(lines))
     metrics.count_request("/invocations", 200)
-    metrics.record([("decode", 0.002)], [])
+    metrics.record([("decode", 0.002)], [], [])
     second = json.loads(next(lines))
 
     assert naps == [60.0, 60.0]

@@ -24,11 +24,10 @@ metrics.describe_model(Model("cnn", "fp32", "openvino", "2", "today"), {"brightn
 metrics.in_flight.inc(2)
 metrics.queue_depth.set(3)
 metrics.restarts.inc()
-metrics.batch_size.observe(4)
 for status in (200, 200, 503):
     metrics.count_request("/invocations", status)
 metrics.count_request("/wp-admin.php", 404)
-metrics.record([("decode", 0.003), ("infer", 0.02)], [(int(sys.argv[1]),)] * 300)
+metrics.record([("decode", 0.003), ("infer", 0.02)], [4], [(int(sys.argv[1]),)] * 300)
 print("counted", flush=True)
 if sys.argv[2] == "show":
     print(metrics.render()[0].decode())

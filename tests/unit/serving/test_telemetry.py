@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline
-from artifact.preprocess import Preprocess
+from artifact.preprocess import Preprocess, decode_pixels
+from serving.handler import model_fn, respond
+from serving.messages import Query
+from serving.metrics import Metrics, Model
 from serving.telemetry import WatchedPredictor, collect, note_size, timed
+from tests.bundles import encode_picture, make_tiny_bundle
 
 
 class FakePredictor:
@@ -56,7 +62,7 @@ def test_nothing_is_noted_outside_a_request(baseline: Baseline, pixels: NDArray[
         note_size(3, 4)
     WatchedPredictor(FakePredictor(), baseline).predict(pixels)
 
-    assert notes.report() == ((), ())
+    assert notes.report() == ((), (), ())
 
 
 def test_watched_predictor_answers_as_the_predictor_and_notes_each_picture(
@@ -71,6 +77,7 @@ def test_watched_predictor_answers_as_the_predictor_and_notes_each_picture(
     assert (watched.labels, watched.precision, watched.device) == (("day", "night"), "fp32", "cpu")
     report = notes.report()
     assert [stage for stage, _ in report.stages] == ["infer"]
+    assert report.batches == (40,)
     column = SIGNALS.index("brightness")
     counts = np.bincount([bins[column] for bins in report.pictures])
     assert tuple(counts) == baseline.histograms["brightness"].counts[: len(counts)]
@@ -99,3 +106,26 @@ def test_without_a_baseline_only_time_is_noted(pixels: NDArray[np.uint8]) -> Non
 
     assert [stage for stage, _ in notes.report().stages] == ["infer"]
     assert notes.report().pictures == ()
+
+
+def test_answered_request_becomes_metrics(tmp_path: Path) -> None:
+    predictor = model_fn(make_tiny_bundle(tmp_path / "bundle"))
+    pictures = [encode_picture("JPEG", seed=seed) for seed in range(120)]
+    pixels = np.stack([decode_pixels(body, predictor.preprocess) for body in pictures])
+    baseline = build_baseline(pixels, predictor.predict(pixels))
+    watched = WatchedPredictor(predictor, baseline)
+    metrics = Metrics()
+    metrics.describe_model(Model("tiny", "fp32", "openvino", "3", ""), baseline.counts())
+
+    for body in pictures * 2:
+        with collect() as notes:
+            answer = respond(Query(body, "image/jpeg"), watched)
+        # As it arrives on the other side of a socket: lists, not tuples.
+        metrics.record(*json.loads(json.dumps(notes.report())))
+        metrics.count_request("/invocations", answer.status)
+
+    text = metrics.render()[0].decode()
+    assert 'kennel_requests_total{route="/invocations",status="200"} 240.0' in text
+    assert 'kennel_stage_seconds_count{stage="infer"} 240.0' in text
+    assert 'kennel_drift_psi{signal="brightness"} 0.0' in text
+    assert "kennel_drift_alert 0.0" in text
