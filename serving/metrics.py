@@ -10,15 +10,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -126,9 +120,8 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """The body of /metrics and its content type."""
-        registry = CollectorRegistry()
-        registry.register(_Collected(self.collect()))
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        # The format every scraper reads; our names need no later one.
+        return generate_latest(_Collected(self.collect())), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class _Collected(Collector):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 
 from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline
 from artifact.preprocess import Preprocess, decode_pixels
-from serving.handler import model_fn, respond
+from serving.handler import Predictor, respond
 from serving.messages import Query
 from serving.metrics import Metrics, Model
 from serving.telemetry import WatchedPredictor, collect, note_size, timed
-from tests.bundles import encode_picture, make_tiny_bundle
+from tests.bundles import encode_picture
 
 
 class FakePredictor:
@@ -108,8 +107,7 @@ def test_without_a_baseline_only_time_is_noted(pixels: NDArray[np.uint8]) -> Non
     assert notes.report().pictures == ()
 
 
-def test_answered_request_becomes_metrics(tmp_path: Path) -> None:
-    predictor = model_fn(make_tiny_bundle(tmp_path / "bundle"))
+def test_answered_request_becomes_metrics(predictor: Predictor) -> None:
     pictures = [encode_picture("JPEG", seed=seed) for seed in range(120)]
     pixels = np.stack([decode_pixels(body, predictor.preprocess) for body in pictures])
     baseline = build_baseline(pixels, predictor.predict(pixels))
@@ -124,7 +122,9 @@ def test_answered_request_becomes_metrics(tmp_path: Path) -> None:
         metrics.record(*json.loads(json.dumps(notes.report())))
         metrics.count_request("/invocations", answer.status)
 
-    text = metrics.render()[0].decode()
+    body, content_type = metrics.render()
+    text = body.decode()
+    assert content_type.startswith("text/plain; version=0.0.4")
     assert 'kennel_requests_total{route="/invocations",status="200"} 240.0' in text
     assert 'kennel_stage_seconds_count{stage="infer"} 240.0' in text
     assert 'kennel_drift_psi{signal="brightness"} 0.0' in text
