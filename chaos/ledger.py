@@ -122,11 +122,14 @@ def unexplained(entries: Iterable[Entry], kills: Sequence[float], *, within: flo
     ]
 
 
-def is_flat(values: Sequence[float], *, tolerance: float) -> bool:
-    """Whether the last quarter's mean is at most this share over the second quarter's: the first warms up."""
+def is_flat(values: Sequence[float], *, tolerance: float = 0.0, slack: float = 0.0) -> bool:
+    """Whether the last quarter's mean is at most so much over the second quarter's: the first warms up.
+
+    `tolerance` is a share of the latter, `slack` in the values' own unit.
+    """
     quarter = len(values) // 4
     if quarter < 1:
         return False
     before = sum(values[quarter : 2 * quarter]) / quarter
     after = sum(values[-quarter:]) / quarter
-    return after <= before * (1 + tolerance)
+    return after <= before * (1 + tolerance) + slack

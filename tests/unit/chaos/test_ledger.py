@@ -114,3 +114,10 @@ def test_failure_needs_a_kill_to_explain_it(started: float, ended: float | None,
 )
 def test_flat_is_told_from_growing(values: list[float], flat: bool) -> None:
     assert is_flat(values, tolerance=0.05) == flat
+
+
+def test_slack_is_in_the_values_own_unit() -> None:
+    values = [10.0, 10.0, 10.0, 10.0, 12.0, 12.0, 12.0, 12.0]
+
+    assert is_flat(values, slack=2.0)
+    assert not is_flat(values, slack=1.9)
