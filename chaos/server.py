@@ -79,7 +79,12 @@ def start_process(model_dir: Path, log: Path, *, limits: str = "", **variables: 
     script = f"{limits or ':'}; exec {REPOSITORY / 'container/serve'}"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            ["bash", "-c", script], cwd="/", env=environment, stdout=subprocess.DEVNULL, stderr=stderr
+            ["bash", "-c", script],
+            cwd="/",
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,  # a process group of its own, to be ended as one
         )
     return Server(port, process, log)
 
@@ -92,14 +97,11 @@ async def running(model_dir: Path, log: Path, *, limits: str = "", **variables: 
         await wait_for_ping(server)
         yield server
     finally:
-        workers = server.workers()
-        with suppress(psutil.Error):
-            for worker in workers:
-                worker.send_signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGCONT)
         await asyncio.to_thread(stop_process, server.process, grace_seconds=GRACE_SECONDS)
-        for worker in workers:
-            with suppress(psutil.Error):
-                worker.kill()
+        with suppress(ProcessLookupError):  # the children of a killed front may have outlived it
+            os.killpg(server.process.pid, signal.SIGKILL)
 
 
 async def wait_for_ping(server: Server, *, seconds: float = START_SECONDS) -> float:
