@@ -19,7 +19,7 @@ weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 docker := $(if $(filter docker,$(ON)),--docker)
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
-.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving known-place
+.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving chaos known-place
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ test: setup ## the suite, but for what needs a Docker engine
 
 test-docker: setup setup-sdk ## the tests that run the images of make build, also under the SageMaker SDK
 	$(python) -m pytest -m docker
+
+chaos: setup ## torment a real server (FORM=--short: 3 minutes; FORM="--soak 30"; IMAGES_DIR=JPEGs) -> build/chaos
+	$(python) -m chaos $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(if $(IMAGES_DIR),--images $(IMAGES_DIR)) $(FORM)
 
 setup-sdk: .venv-sdk/installed ## make the environment of the SageMaker SDK, which only test-docker needs
 

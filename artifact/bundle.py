@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from artifact.baseline import Baseline
 from artifact.labels import check_labels
 from artifact.preprocess import Preprocess
 
@@ -77,6 +78,7 @@ class Manifest:
     data: dict[str, Any] = field(default_factory=dict)  # fingerprint and counts of the channels
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    baseline: Baseline | None = None  # of the valid split; None where there was none
     files: dict[str, str] = field(default_factory=dict)  # path -> sha256
     format_version: str = FORMAT_VERSION
 
@@ -257,10 +259,18 @@ def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
             PrecisionRow(**{name: row[name] for name in PrecisionRow.__slots__ if name in row})
             for row in stored.get("precision_table", ())
         ),
+        baseline=_parse_baseline(stored),
         files=stored["files"],
         format_version=str(stored["format_version"]),
         **{name: stored[name] for name in optional if name in stored},
     )
+
+
+def _parse_baseline(stored: Mapping[str, Any]) -> Baseline | None:
+    """None for artifacts from before there were baselines, or without a valid split."""
+    if not stored.get("baseline"):
+        return None
+    return Baseline.from_json(stored["baseline"], num_classes=len(stored["labels"]))
 
 
 def _checksums(directory: Path) -> dict[str, str]:

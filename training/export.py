@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from artifact.baseline import Baseline, build_baseline, read_size
 from artifact.bundle import (
     WEIGHTS,
     Golden,
@@ -43,6 +45,7 @@ from training.quantize import Samples, describe, measure_precisions, tolerance
 logger = logging.getLogger(__name__)
 
 GOLDEN_SIDE = 256  # pixels, of the golden image's shorter side at most
+BASELINE_IMAGES = 2000  # of the valid split at most; more would not make the shares of ten bins truer
 LIBRARIES = ("numpy", "openvino", "pillow", "torch", "torchvision")
 
 
@@ -73,9 +76,12 @@ def export(
     directory: Path,
     *,
     test: ImageSet | None = None,
+    valid: ImageSet | None = None,
     samples: Samples | str = "there are no images to measure it on",
 ) -> Exported:
     """Write the bundle: fp32, and what else `samples` show to be as right and faster (or why there are none).
+
+    `valid` is what the server later compares its traffic with.
 
     Raises JobError where the graph does not answer as the network does.
     """
@@ -124,9 +130,21 @@ def export(
             data=trained.data,
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            baseline=measure_baseline(classifiers["fp32"], valid) if valid is not None else None,
         ),
     )
     return Exported(test=evaluations.get("fp32"), precision_table=tuple(rows))
+
+
+def measure_baseline(classify: Classifier, valid: ImageSet) -> Baseline:
+    """The valid split as the server would see it; of a large one every k-th image (it is sorted)."""
+    stride = math.ceil(len(valid) / BASELINE_IMAGES)
+    chosen = range(0, len(valid), stride)
+    pixels = valid.pixels[::stride]
+    batches = [pixels[start : start + 32] for start in range(0, len(pixels), 32)]
+    log_probabilities = log_softmax(np.concatenate([classify(batch) for batch in batches]))
+    sizes = [read_size((valid.folder.root / valid.folder.paths[index]).read_bytes()) for index in chosen]
+    return build_baseline(pixels, log_probabilities, sizes)
 
 
 def read_golden_body(path: Path) -> bytes:

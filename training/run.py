@@ -92,7 +92,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     if not world.is_first:
         return
     # A stopped job has 120 s: fp32 will do, and a transform job can score the test split later.
-    test = None if stopped else images.get("test")
+    test, valid = (None, None) if stopped else (images.get("test"), images.get("valid"))
     trained = Trained(
         network=session.network,
         architecture=hyperparameters.architecture,
@@ -104,7 +104,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         data={split: _describe_split(image_set) for split, image_set in images.items()},
     )
     samples = "the job was stopped" if stopped else _choose_samples(hyperparameters, images)
-    exported = export(trained, job.model_dir, test=test, samples=samples)
+    exported = export(trained, job.model_dir, test=test, valid=valid, samples=samples)
     _write_output(job.output_dir, trained, progress, test, exported)
     _say_last_metrics(progress, exported.test)
     logger.info("artifact=%s stopped=%s", job.model_dir, str(stopped).lower())

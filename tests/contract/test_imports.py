@@ -29,10 +29,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scoring": ("artifact", "numpy", "scipy", "jinja2", "PIL"),
     "scoring/charts.py": ("matplotlib", "numpy"),
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
+    **{f"serving/{name}.py": ("prometheus_client",) for name in ("metrics", "metrics_files", "emf")},
     "serving/engine_torch.py": ("artifact", "numpy", "torch", "safetensors"),
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
     "examples": ("numpy", "PIL"),
+    "chaos": ("artifact", "local", "psutil"),
+    "chaos/plot.py": ("matplotlib",),
 }
 PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})
 FILES = [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from artifact.baseline import Baseline, Histogram
 from artifact.bundle import (
     BundleError,
     Manifest,
@@ -83,6 +84,16 @@ def test_precision_without_an_arithmetic_is_computed_in_float32(directory: Path)
     assert read_bundle(directory).manifest.precisions["fp32"].arithmetic == "f32"
 
 
+def test_baseline_reads_back_and_may_be_absent(directory: Path) -> None:
+    manifest = read_bundle(directory).manifest
+    assert manifest.baseline is None
+    baseline = Baseline(label_groups=(0, 1), histograms={"blur": Histogram(edges=(1.5,), counts=(3, 4))})
+
+    write_manifest(directory, replace(manifest, baseline=baseline))
+
+    assert read_bundle(directory).manifest.baseline == baseline
+
+
 def test_unknown_keys_and_a_newer_minor_version_are_read(directory: Path) -> None:
     _edit(directory, format_version="1.7", temperature=1.3)
 
@@ -97,6 +108,11 @@ def test_unknown_keys_and_a_newer_minor_version_are_read(directory: Path) -> Non
         pytest.param(lambda d: (d / "manifest.json").write_text("{"), "not a usable manifest", id="no json"),
         pytest.param(lambda d: _edit(d, labels=["cat"]), "at least two labels", id="labels"),
         pytest.param(lambda d: _edit(d, preprocess={"crop": 3}), "KeyError: 'resize'", id="preprocess"),
+        pytest.param(
+            lambda d: _edit(d, baseline={"label_groups": [0], "histograms": {}}),
+            "1 label_groups for 2 labels",
+            id="baseline",
+        ),
         pytest.param(lambda d: (d / "openvino/fp32.xml").unlink(), r"fp32\.xml is missing", id="file"),
         pytest.param(lambda d: (d / "openvino/fp32.xml").write_text("x"), "checksum", id="checksum"),
         pytest.param(lambda d: _edit(d, files={}), "fp32 graph", id="graph without checksum"),

@@ -11,11 +11,14 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
+from artifact.baseline import SIGNALS, build_baseline, read_size
 from artifact.bundle import read_bundle, read_golden, read_test_predictions
 from artifact.network import PixelNetwork, build_network
+from artifact.predictions import log_softmax
 from artifact.preprocess import Preprocess
 from training import export as export_module
 from training.data import ImageSet, decode_images, read_image_folder
+from training.evaluate import torch_classifier
 from training.export import Trained, draw_golden_body, export, read_golden_body
 from training.graph import build_graph
 from training.job import JobError
@@ -93,3 +96,34 @@ def test_golden_picture_is_small(tmp_path: Path, size: tuple[int, int], expected
 
     with Image.open(io.BytesIO(read_golden_body(tmp_path / "a.jpg"))) as golden:
         assert (golden.format, golden.size) == ("PNG", expected)
+
+
+def test_baseline_of_valid_is_stored_as_the_server_will_measure_it(drawn: ImageSet, tmp_path: Path) -> None:
+    trained = _trained()
+
+    export(trained, tmp_path / "model", valid=drawn)
+
+    manifest = read_bundle(tmp_path / "model").manifest
+    answers = torch_classifier(trained.network, device=torch.device("cpu"), bf16=False)(drawn.pixels)
+    sizes = [read_size((drawn.folder.root / path).read_bytes()) for path in drawn.folder.paths]
+    assert manifest.baseline is not None
+    expected = build_baseline(drawn.pixels, log_softmax(answers), sizes)
+    assert manifest.baseline.label_groups == expected.label_groups
+    assert set(manifest.baseline.histograms) == set(SIGNALS)
+    for signal in set(SIGNALS) - {"confidence"}:  # whose last digits differ between network and graph
+        assert manifest.baseline.histograms[signal] == expected.histograms[signal]
+
+
+def test_large_valid_split_is_sampled_evenly(drawn: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "BASELINE_IMAGES", 10)
+    classify = torch_classifier(_trained().network, device=torch.device("cpu"), bf16=False)
+
+    baseline = export_module.measure_baseline(classify, drawn)
+
+    assert sum(baseline.histograms["blur"].counts) == 8  # every third of 24
+
+
+def test_without_a_valid_split_there_is_no_baseline(tmp_path: Path) -> None:
+    export(_trained(), tmp_path / "model")
+
+    assert read_bundle(tmp_path / "model").manifest.baseline is None

@@ -1,0 +1,1 @@
+"""Faults on purpose: a real server under load, and a ledger of every request's fate. `python -m chaos`"""

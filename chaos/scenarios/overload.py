@@ -1,0 +1,41 @@
+"""Three times more requests than the server can answer, due whether it answers or not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from chaos.lab import Lab, Result, measure_peak
+from chaos.ledger import Fate, Ledger
+from chaos.load import open_loop, pings
+
+FACTOR = 3.0
+P99_FACTOR = 2.0
+
+
+async def overload(lab: Lab) -> Result:
+    """Goodput stays at the peak, p99 of what is answered at most doubles, and /ping always answers."""
+    seconds = lab.pick(short=15, long=60)
+    ledger = Ledger()
+    async with lab.server() as server:
+        peak = await measure_peak(lab, server)
+        await asyncio.sleep(1.0)
+        async with pings(server.port) as ping:
+            start = time.monotonic()
+            await open_loop(lab.target(server), ledger, rate=FACTOR * peak.goodput, seconds=seconds)
+    goodput = ledger.goodput(start, start + seconds)
+    p99 = ledger.seconds(0.99)
+    harmed = ledger.harmed()
+    silent = [entry for entry in ping.entries if entry.fate is not Fate.ANSWERED]
+    numbers = {
+        "peak_per_second": peak.goodput,
+        "goodput": goodput / peak.goodput if peak.goodput else 0.0,
+        "peak_p99_seconds": peak.p99,
+        "p99_seconds": p99,
+        "pings_missed": len(silent),
+        "slowest_ping_seconds": max(entry.seconds for entry in ping.entries),
+        "harmed": len(harmed),
+        "fates": ledger.counts(),
+    }
+    kept_up = goodput >= lab.recovered * peak.goodput and p99 <= P99_FACTOR * peak.p99
+    return Result(name="overload", passed=kept_up and not silent and not harmed, numbers=numbers)

@@ -1,0 +1,129 @@
+"""What a process that predicts notes down while it answers: the stages' seconds, the pictures' drift bins.
+
+    with collect() as notes:
+        answer = respond(query, predictor)
+    reply(answer, notes.report())       # to the HTTP side, whose metrics these become
+
+Small integers and floats only, and no metrics library: a process killed here takes nothing along but the
+request it had in hand. Outside `collect` everything is a no-op, so that nobody needs an `if`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.baseline import Baseline, find_bins, measure
+from artifact.preprocess import Preprocess
+
+if TYPE_CHECKING:  # the handler times its stages with this module
+    from serving.handler import Predictor
+
+
+class Report(NamedTuple):
+    """A request's notes as they travel; json, marshal and pickle all carry it."""
+
+    stages: tuple[tuple[str, float], ...]  # stage, seconds
+    batches: tuple[int, ...]  # pictures predicted together, per prediction
+    pictures: tuple[tuple[int, ...], ...]  # the drift bins of each
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is noted during one request."""
+
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    pictures: list[tuple[int, ...]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # of pictures not yet predicted
+
+    def report(self) -> Report:
+        """For the way to the HTTP side."""
+        return Report(tuple(self.stages), tuple(self.batches), tuple(self.pictures))
+
+
+_notes: ContextVar[Notes | None] = ContextVar("kennel_notes", default=None)
+
+
+@contextmanager
+def collect() -> Iterator[Notes]:
+    """Note what happens inside."""
+    notes = Notes()
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Note how long the block took, also when it raises: decode, infer or encode."""
+    notes = _notes.get()
+    if notes is None:
+        yield
+        return
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        notes.stages.append((stage, time.perf_counter() - started))
+
+
+def note_size(width: int, height: int) -> None:
+    """A picture's size as sent, in pixels; say it for all pictures of a prediction or for none."""
+    notes = _notes.get()
+    if notes is not None and width > 0 and height > 0:
+        notes.sizes.append((width, height))
+
+
+class WatchedPredictor:
+    """A predictor that is timed, and whose pictures are put into the baseline's bins, if there is one."""
+
+    def __init__(self, predictor: Predictor, baseline: Baseline | None) -> None:
+        self.labels = predictor.labels
+        self.preprocess = predictor.preprocess
+        self.precision = predictor.precision
+        self._predictor = predictor
+        self._baseline = baseline
+
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    precision: str
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities, the predictor's own."""
+        with timed("infer"):
+            log_probabilities = self._predictor.predict(pixels)
+        notes = _notes.get()
+        if notes is not None:
+            notes.batches.append(len(pixels))
+        if notes is not None and self._baseline is not None:
+            notes.pictures += observe(self._baseline, pixels, log_probabilities, notes.sizes)
+            notes.sizes.clear()
+        return log_probabilities
+
+    def __getattr__(self, name: str) -> Any:
+        """What else an engine offers passes through, unwatched."""
+        return getattr(self._predictor, name)
+
+
+def observe(
+    baseline: Baseline,
+    pixels: NDArray[np.uint8],
+    log_probabilities: NDArray[np.float32],
+    sizes: list[tuple[int, int]],
+) -> list[tuple[int, ...]]:
+    """The bins of each picture of (N, H, W, 3); `sizes` count only where there is one for each."""
+    known: list[tuple[int, int]] | list[None] = sizes if len(sizes) == len(pixels) else [None] * len(pixels)
+    return [
+        find_bins(baseline, measure(image, row, baseline.label_groups, size))
+        for image, row, size in zip(pixels, log_probabilities, known, strict=True)
+    ]

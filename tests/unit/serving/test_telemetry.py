@@ -1,0 +1,131 @@
+"""What a process that predicts notes down: stages and drift bins, and nothing outside a request."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline
+from artifact.preprocess import Preprocess, decode_pixels
+from serving.handler import Predictor, respond
+from serving.messages import Query
+from serving.metrics import Metrics, Model
+from serving.telemetry import WatchedPredictor, collect, note_size, timed
+from tests.bundles import encode_picture
+
+
+class FakePredictor:
+    """Answers with the brightness: dark pictures are `night`."""
+
+    labels: tuple[str, ...] = ("day", "night")
+    preprocess = Preprocess(resize=16, crop=16)
+    precision = "fp32"
+    device = "cpu"
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        day = np.clip(pixels.mean(axis=(1, 2, 3)) / 255, 0.01, 0.99)
+        return np.asarray(np.log(np.stack([day, 1 - day], axis=1)), dtype=np.float32)
+
+
+@pytest.fixture
+def pixels() -> NDArray[np.uint8]:
+    """(40, 16, 16, 3)"""
+    return np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def baseline(pixels: NDArray[np.uint8]) -> Baseline:
+    return build_baseline(pixels, FakePredictor().predict(pixels), [(40, 30)] * len(pixels))
+
+
+def test_stages_are_noted_in_order_with_their_seconds() -> None:
+    with collect() as notes:
+        with timed("decode"):
+            time.sleep(0.01)
+        with pytest.raises(ValueError), timed("infer"):
+            raise ValueError
+
+    (decode, decode_seconds), (infer, _) = notes.report().stages
+    assert (decode, infer) == ("decode", "infer")
+    assert 0.01 <= decode_seconds < 5
+
+
+def test_nothing_is_noted_outside_a_request(baseline: Baseline, pixels: NDArray[np.uint8]) -> None:
+    with collect() as notes:
+        pass
+    with timed("decode"):
+        note_size(3, 4)
+    WatchedPredictor(FakePredictor(), baseline).predict(pixels)
+
+    assert notes.report() == ((), (), ())
+
+
+def test_watched_predictor_answers_as_the_predictor_and_notes_each_picture(
+    baseline: Baseline, pixels: NDArray[np.uint8]
+) -> None:
+    watched = WatchedPredictor(FakePredictor(), baseline)
+
+    with collect() as notes:
+        answer = watched.predict(pixels)
+
+    np.testing.assert_array_equal(answer, FakePredictor().predict(pixels))
+    assert (watched.labels, watched.precision, watched.device) == (("day", "night"), "fp32", "cpu")
+    report = notes.report()
+    assert [stage for stage, _ in report.stages] == ["infer"]
+    assert report.batches == (40,)
+    column = SIGNALS.index("brightness")
+    counts = np.bincount([bins[column] for bins in report.pictures])
+    assert tuple(counts) == baseline.histograms["brightness"].counts[: len(counts)]
+    assert {bins[-1] for bins in report.pictures} == {UNKNOWN}
+
+
+def test_noted_sizes_count_where_there_is_one_for_each_picture(
+    baseline: Baseline, pixels: NDArray[np.uint8]
+) -> None:
+    watched = WatchedPredictor(FakePredictor(), baseline)
+
+    with collect() as notes:
+        note_size(40, 30)
+        watched.predict(pixels[:1])
+        note_size(40, 30)
+        watched.predict(pixels[:2])
+
+    aspects = [bins[-1] for bins in notes.report().pictures]
+    known = np.argmax(baseline.histograms["aspect"].counts)
+    assert aspects == [known, UNKNOWN, UNKNOWN]
+
+
+def test_without_a_baseline_only_time_is_noted(pixels: NDArray[np.uint8]) -> None:
+    with collect() as notes:
+        WatchedPredictor(FakePredictor(), None).predict(pixels)
+
+    assert [stage for stage, _ in notes.report().stages] == ["infer"]
+    assert notes.report().pictures == ()
+
+
+def test_answered_request_becomes_metrics(predictor: Predictor) -> None:
+    pictures = [encode_picture("JPEG", seed=seed) for seed in range(120)]
+    pixels = np.stack([decode_pixels(body, predictor.preprocess) for body in pictures])
+    baseline = build_baseline(pixels, predictor.predict(pixels))
+    watched = WatchedPredictor(predictor, baseline)
+    metrics = Metrics()
+    metrics.describe_model(Model("tiny", "fp32", "openvino", "3", ""), baseline.counts())
+
+    for body in pictures * 2:
+        with collect() as notes:
+            answer = respond(Query(body, "image/jpeg"), watched)
+        # As it arrives on the other side of a socket: lists, not tuples.
+        metrics.record(*json.loads(json.dumps(notes.report())))
+        metrics.count_request("/invocations", answer.status)
+
+    body, content_type = metrics.render()
+    text = body.decode()
+    assert content_type.startswith("text/plain; version=0.0.4")
+    assert 'kennel_requests_total{route="/invocations",status="200"} 240.0' in text
+    assert 'kennel_stage_seconds_count{stage="infer"} 240.0' in text
+    assert 'kennel_drift_psi{signal="brightness"} 0.0' in text
+    assert "kennel_drift_alert 0.0" in text
