@@ -18,6 +18,7 @@ LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "artifact": ("numpy", "PIL"),
     "artifact/network.py": ("torch", "torchvision"),
+    "artifact/signature.py": ("cryptography",),
     "training": ("artifact", "scoring", "numpy", "torch", "torchvision", "safetensors", "PIL"),
     "training/graph.py": ("artifact", "numpy", "torch", "openvino"),
     "training/quantize.py": ("artifact", "numpy", "nncf"),
@@ -29,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scoring": ("artifact", "numpy", "scipy", "jinja2", "PIL"),
     "scoring/charts.py": ("matplotlib", "numpy"),
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
+    "serving/arrays.py": ("artifact", "numpy", "PIL"),
     "serving/engine_torch.py": ("artifact", "numpy", "torch", "safetensors"),
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
