@@ -155,26 +155,26 @@ class _PinnedConnection(http.client.HTTPConnection):
     def __init__(self, parts: SplitResult, address: str, *, timeout: float) -> None:
         super().__init__(parts.hostname or "", _port(parts), timeout=timeout)
         self.was_cut = False
+        self._watched: socket.socket | None = None  # `sock` is gone once an answer without a length begins
         self._address = address
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self.default_port = PORTS[parts.scheme]  # else Host would name the port
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        self._watched = self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if self._tls is not None:
-            self.sock = self._tls.wrap_socket(
+            secured = self._tls.wrap_socket(
                 self.sock, server_hostname=self.host, do_handshake_on_connect=False
             )
-            self.sock.do_handshake()
+            self._watched = self.sock = secured
+            secured.do_handshake()
 
     def cut(self) -> None:
         """From the watchdog's thread: whatever reads or writes fails at once."""
         self.was_cut = True
-        if self.sock is not None:
-            try:
-                socket.socket.shutdown(
-                    self.sock, socket.SHUT_RDWR
-                )  # SSLSocket's own is not for another thread
+        if self._watched is not None:
+            try:  # not SSLSocket's own shutdown, which is not for another thread
+                socket.socket.shutdown(self._watched, socket.SHUT_RDWR)
             except OSError:
                 return  # closed already
 
