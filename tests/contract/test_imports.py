@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
     "examples": ("numpy", "PIL"),
+    "chaos": ("serving", "numpy", "atheris"),
 }
 PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})
 FILES = [
