@@ -11,6 +11,7 @@ import resource
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def zip_file() -> bytes:
     return buffer.getvalue()
 
 
-BODIES = {
+BODIES: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "text": lambda: b"The quick brown fox jumps over the lazy dog.\n",
     "HTML": lambda: b"\n<!DOCTYPE html><html><body>Not found</body></html>",
