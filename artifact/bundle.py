@@ -4,6 +4,8 @@
     weights.safetensors    the network's weights by torch's parameter names
     openvino/<precision>.xml, .bin
     golden.png, golden.json    one small picture and, per precision, the log-probabilities recorded at export
+    manifest.json.minisig  optional signature of the manifest (artifact/signature.py)
+    code/inference.py      optional stages of the user's own, run only where the operator allows it
     test_predictions.csv   path, label, precision, predicted, log_probability: what the trainer predicted
 
 No pickle. `read_bundle` refuses what does not match, in a sentence.
@@ -20,15 +22,17 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from artifact.baseline import Baseline
 from artifact.labels import check_labels
 from artifact.preprocess import Preprocess
+from artifact.signature import PublicKey, SignatureError, verify_signature
 
 FORMAT_VERSION = "1.0"  # a reader refuses a newer major and ignores keys it does not know
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.minisig"
 WEIGHTS = "weights.safetensors"
 GOLDEN_IMAGE = "golden.png"
 GOLDEN_ANSWERS = "golden.json"
@@ -129,10 +133,15 @@ def read_bundle(directory: Path) -> Bundle:
     return bundle
 
 
-def open_bundle(directory: Path) -> Bundle:
-    """Read a bundle whose files are still to be verified: a server does so with those it loads."""
-    manifest = _read_manifest(directory)
+def open_bundle(directory: Path, *, public_key: PublicKey | None = None) -> Bundle:
+    """Read a bundle whose files are still to be verified: a server does so with those it loads.
+
+    With a public key the manifest must be signed with it. Raises BundleError.
+    """
+    manifest = _read_manifest(directory, public_key)
     for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BundleError(f"{directory / MANIFEST} lists {name!r}, outside its folder; copy it again.")
         if not (directory / name).is_file():
             raise BundleError(
                 f"{directory / name} is missing though {MANIFEST} lists it; copy the whole artifact again."
@@ -200,7 +209,9 @@ def pack_artifact(directory: Path, archive: Path) -> None:
         archive.open("wb") as file,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
     ):
-        with tarfile.open(fileobj=zipped, mode="w") as tar:
+        with tarfile.open(
+            fileobj=zipped, mode="w", dereference=True
+        ) as tar:  # links are refused on the way back
             for path in sorted(directory.rglob("*")):
                 info = tar.gettarinfo(path, path.relative_to(directory).as_posix())
                 info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
@@ -210,24 +221,42 @@ def pack_artifact(directory: Path, archive: Path) -> None:
 
 
 def unpack_artifact(archive: Path, directory: Path) -> None:
-    """Into `directory`, made here. Raises BundleError for a broken archive or one that reaches outside."""
+    """Into `directory`, made here: plain files and folders, nothing else.
+
+    Raises BundleError for a broken archive, and for one with a link, a device, an absolute path or a `..`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(directory, filter="data")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            tar.extractall(directory, filter=_plain_member)
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise BundleError(f"{archive} is not a sound .tar.gz ({error}); copy it again.") from error
 
 
-def _read_manifest(directory: Path) -> Manifest:
+def _plain_member(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
+    """Stricter than tarfile's data filter, which allows links inside and makes absolute paths relative."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise tarfile.TarError(f"{member.name!r} would land outside the folder")
+    if not (member.isfile() or member.isdir()):
+        raise tarfile.TarError(f"{member.name!r} is neither a file nor a folder")
+    plain = tarfile.data_filter(member, directory)
+    assert plain is not None  # data_filter raises or returns
+    return plain
+
+
+def _read_manifest(directory: Path, public_key: PublicKey | None) -> Manifest:
     path = directory / MANIFEST
     if not path.is_file():
         raise BundleError(
             f"{path} is missing: this is not a Kennel artifact. An existing state dict becomes one by "
             "`python -m training import --weights model.pth --architecture NAME --labels labels.txt`."
         )
+    content = path.read_bytes()
+    if public_key is not None:
+        _verify_manifest(directory, content, public_key)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(content)
         version = str(stored["format_version"])
         if int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0]):
             raise BundleError(
@@ -237,8 +266,21 @@ def _read_manifest(directory: Path) -> Manifest:
         return _parse_manifest(stored)
     except BundleError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not a usable manifest ({type(error).__name__}: {error}).") from error
+
+
+def _verify_manifest(directory: Path, content: bytes, public_key: PublicKey) -> None:
+    path = directory / SIGNATURE
+    if not path.is_file():
+        raise BundleError(
+            f"{path} is missing though KENNEL_PUBLIC_KEY is set; sign the artifact by "
+            f"`minisign -Sm {MANIFEST}` or unset the variable."
+        )
+    try:
+        verify_signature(content, path.read_text(encoding="utf-8"), public_key)
+    except (SignatureError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} {error}; do not trust this artifact unless you know why.") from error
 
 
 def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
@@ -274,7 +316,8 @@ def _parse_baseline(stored: Mapping[str, Any]) -> Baseline | None:
 
 
 def _checksums(directory: Path) -> dict[str, str]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    apart = (directory / MANIFEST, directory / SIGNATURE)
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path not in apart)
     return {path.relative_to(directory).as_posix(): _sha256(path) for path in paths}
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import math
 import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from artifact.formats import FORMATS, name_foreign_format
+
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of RGB
 MAX_ASPECT = 8  # longer side / shorter side
+BAND_PIXELS = 1 << 20  # transparent and deep pictures become RGB this much at a time
 
-# What Pillow's decoders raise on broken or hostile input (seen on 541 odd files), beside OSError.
+# What Pillow's decoders raise on broken or hostile input (541 odd files and fuzzed ones), beside OSError.
 DECODER_ERRORS = (
     OSError,
     ValueError,
@@ -32,7 +37,10 @@ DECODER_ERRORS = (
     NotImplementedError,
     SyntaxError,
     EOFError,
+    AssertionError,
+    RuntimeError,
     struct.error,
+    zlib.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -42,12 +50,17 @@ class ImageError(ValueError):
     """
     ImageError
     ├── UnreadableImageError    not a picture, or a broken one
+    ├── UnsupportedImageError   a kind of file that is not opened: HEIC, PDF
     └── ImageTooLargeError      more pixels than the limit; refused before they are decoded
     """
 
 
 class UnreadableImageError(ImageError):
     """Not a picture Pillow can read, or a truncated or broken one."""
+
+
+class UnsupportedImageError(ImageError):
+    """A kind of picture or file that is known by its first bytes and not opened."""
 
 
 class ImageTooLargeError(ImageError):
@@ -115,12 +128,33 @@ def decode_image(
 
     A JPEG may come back smaller than stored, its shorter side still at least `shorter_side`.
     """
+    image = open_image(body, max_pixels=max_pixels)
     try:
-        image = Image.open(io.BytesIO(body))
+        if shorter_side is not None:
+            _decode_reduced(image, shorter_side)
+        image.load()
+        return _to_rgb(_upright(image))
     except DECODER_ERRORS as error:
-        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-            raise ImageTooLargeError(
-                f"The image has more than {max_pixels} pixels; send a smaller one."
+        raise UnreadableImageError(f"The {image.format} image is broken ({_first_line(error)}).") from error
+    except MemoryError as error:
+        raise ImageTooLargeError(
+            f"The {image.format} image needs more memory than there is; send a smaller one."
+        ) from error
+
+
+def open_image(body: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture with its header read and no pixel decoded. Raises ImageError naming the fault."""
+    try:
+        image = Image.open(io.BytesIO(body), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise ImageTooLargeError(
+            f"The image has more than {max_pixels} pixels; send a smaller one."
+        ) from error
+    except DECODER_ERRORS as error:
+        foreign = name_foreign_format(body)
+        if foreign is not None:
+            raise UnsupportedImageError(
+                f"This is {foreign}, which is not supported; send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}."
             ) from error
         raise UnreadableImageError(f"Not a readable image ({_first_line(error)}).") from error
     width, height = image.size
@@ -129,13 +163,7 @@ def decode_image(
             f"The image has {width} x {height} = {width * height} pixels, over the limit of {max_pixels}; "
             "send a smaller one."
         )
-    try:
-        if shorter_side is not None:
-            _decode_reduced(image, shorter_side)
-        image.load()
-        return _to_rgb(_upright(image))
-    except DECODER_ERRORS as error:
-        raise UnreadableImageError(f"The {image.format} image is broken ({_first_line(error)}).") from error
+    return image
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
@@ -186,21 +214,41 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
-        transparent = image.convert("RGBA")
-        white = Image.new("RGBA", transparent.size, "white")
-        return Image.alpha_composite(white, transparent).convert("RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(row, picture from that row on), a few rows at a time: wide intermediate pixels cost no memory then."""
+    num_rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, num_rows):
+        yield top, image.crop((0, top, image.width, min(top + num_rows, image.height)))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    flat = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        white = Image.new("RGBA", band.size, "white")
+        flat.paste(Image.alpha_composite(white, band.convert("RGBA")).convert("RGB"), (0, top))
+    return flat
 
 
 def _deep_to_8_bit(image: Image.Image) -> Image.Image:
     """Deep grayscale to 0-255: from 0-65535, from 0-1 for floats; values already in 0-255 stay."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    largest = float(values.max(initial=0.0))
-    if image.mode.startswith("I;16") or largest > 255.0:
-        values = values / 257.0
-    elif image.mode == "F" and largest <= 1.0:
-        values = values * 255.0
-    return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
+    largest = max((float(_deep_values(band).max()) for _, band in _bands(image)), default=0.0)
+    flat = Image.new("L", image.size)
+    for top, band in _bands(image):
+        values = _deep_values(band)
+        if image.mode.startswith("I;16") or largest > 255.0:
+            values = values / 257.0
+        elif image.mode == "F" and largest <= 1.0:
+            values = values * 255.0
+        flat.paste(Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8)), (0, top))
+    return flat
+
+
+def _deep_values(image: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float64))
 
 
 def _first_line(error: BaseException) -> str:

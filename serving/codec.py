@@ -1,52 +1,71 @@
-"""Bytes and headers at the border: which content types come in, what goes out, and in which form."""
+"""Headers at the border: which content types come in, and in which one the answer goes out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
 
 from serving.errors import BadRequest, NotAcceptable, UnsupportedContentType
-from serving.messages import JSON
+from serving.messages import CSV, JSON, JSON_LINES, MULTIPART, NPY
 
-ACCEPTED_AS_JSON = (JSON, "application/*", "*/*", "*")
+PICTURE = "image/*"
 # One type holds for a whole Batch Transform job, so the bytes decide what they are, not this header.
 BINARY_TYPES = ("application/x-image", "application/octet-stream")
+STRUCTURED_TYPES = (NPY, JSON, JSON_LINES, MULTIPART)
+ANSWER_TYPES = (JSON, JSON_LINES, CSV, NPY)
 
 
-class Prediction(TypedDict):
-    """One line of the answer to `top=N`."""
+class ContentType(NamedTuple):
+    """`kind` is PICTURE, for every type whose bytes speak for themselves, or one of STRUCTURED_TYPES."""
 
-    label: str
-    probability: float
-
-
-def check_content_type(content_type: str | None) -> None:
-    """Pass pictures, bytes of no stated kind and a missing header. Raises UnsupportedContentType."""
-    kind = (content_type or "").partition(";")[0].strip().lower()
-    if kind and kind not in BINARY_TYPES and not kind.startswith("image/"):
-        raise UnsupportedContentType(
-            f"Content type {content_type!r} is not supported.",
-            hint="Send the bytes of one picture as image/jpeg, image/png, image/webp or application/x-image.",
-        )
+    kind: str
+    boundary: str = ""  # of multipart/form-data
 
 
-def parse_accept(accept: str | None) -> tuple[str, int | None]:
-    """The content type to answer in and its `top`. Raises NotAcceptable, or BadRequest for a bad `top`."""
+def parse_content_type(header: str | None) -> ContentType:
+    """What the body claims to be; a missing header is a picture. Raises UnsupportedContentType."""
+    stated, options = parse_options_header(header)
+    kind = stated.strip().lower()
+    if not kind or kind in BINARY_TYPES or kind.startswith("image/"):
+        return ContentType(PICTURE)
+    if kind in STRUCTURED_TYPES:
+        return ContentType(kind, options.get("boundary", ""))
+    raise UnsupportedContentType(
+        f"Content type {header!r} is not supported.",
+        hint="Send the bytes of one picture as image/jpeg, image/png, image/webp or application/x-image, "
+        f"or many as {', '.join(STRUCTURED_TYPES[:-1])} or {STRUCTURED_TYPES[-1]}.",
+    )
+
+
+def parse_accept(accept: str | None, *, default: str = JSON) -> tuple[str, int | None]:
+    """The content type to answer in and its `top`: the best liked that is offered, `default` for a wildcard.
+
+    Raises NotAcceptable, or BadRequest for a bad `top`.
+    """
     if not (accept or "").strip():
-        return JSON, None
-    for value, quality in parse_accept_header(accept, MIMEAccept):
-        content_type, options = parse_options_header(value)
-        if quality > 0 and content_type.lower() in ACCEPTED_AS_JSON:
-            return JSON, parse_top(options["top"]) if "top" in options else None
+        return default, None
+    offered = (default, *(kind for kind in ANSWER_TYPES if kind != default))
+    ranges = [
+        (*parse_options_header(value), quality) for value, quality in parse_accept_header(accept, MIMEAccept)
+    ]
+    refused = {kind.lower() for kind, _, quality in ranges if quality <= 0}
+    for wanted, options, quality in ranges:  # best first
+        fitting = (kind for kind in offered if kind not in refused and _fits(kind, wanted.lower()))
+        answer_type = next(fitting, None) if quality > 0 else None
+        if answer_type is not None:
+            return answer_type, parse_top(options["top"]) if "top" in options else None
     raise NotAcceptable(
         f"Accept {accept!r} cannot be answered.",
-        hint=f"Ask for {JSON} (log-probabilities) or `{JSON}; top=5` (labels and probabilities, best first).",
+        hint=f"Ask for {', '.join(ANSWER_TYPES[:-1])} or {ANSWER_TYPES[-1]} (log-probabilities), or for "
+        f"labels and probabilities, best first, as `{JSON}; top=5`.",
     )
+
+
+def _fits(kind: str, wanted: str) -> bool:
+    family, _, subtype = wanted.partition("/")
+    return wanted in (kind, "*/*", "*") or (subtype == "*" and kind.startswith(f"{family}/"))
 
 
 def parse_custom_attributes(header: str | None) -> dict[str, str]:
@@ -62,14 +81,3 @@ def parse_top(text: str) -> int:
             f"top={text!r} is not a count of labels.", hint="Send a whole number from 1 on, as top=5."
         )
     return int(text[:9])
-
-
-def rank_labels(
-    log_probabilities: NDArray[np.float32], labels: Sequence[str], *, limit: int
-) -> list[Prediction]:
-    """The `limit` likeliest labels of one picture's (num_classes,) log-probabilities, best first."""
-    best_first = np.argsort(-log_probabilities, kind="stable")[:limit]
-    return [
-        {"label": labels[target], "probability": float(np.exp(log_probabilities[target]))}
-        for target in best_first
-    ]

@@ -1,18 +1,23 @@
 """Everything the server refuses: a request (the client's fault, 4xx), or to start (the operator's, exit 1).
 
-RequestError                      StartError
-├── BadRequest              400   ├── SettingsError     a variable has a value that is not allowed
-│   └── UnreadableImage     400   ├── GraphError        the graph does not load or does not fit the labels
-├── NotAcceptable           406   ├── DriverError       the host's GPU driver is too old
-├── RequestTimeout          408
-├── PayloadTooLarge         413   └── GoldenMismatch    the golden picture gets another answer here
-│   └── ImageTooLarge       413   (and artifact.bundle.BundleError: the files are not what the manifest says)
-├── UnsupportedContentType  415
-├── ClientGone              499
-├── ServerFailed            500
-└── Unavailable             503
-    ├── Overloaded          503
-    └── DeadlinePassed      503
+RequestError                          StartError
+├── BadRequest                  400   ├── SettingsError     a variable has a value that is not allowed
+│   ├── UnreadableImage         400   ├── GraphError        the graph does not load or does not fit the labels
+│   ├── BadArray                400   ├── DriverError       the host's GPU driver is too old
+│   └── UrlRefused              400   ├── GoldenMismatch    the golden picture gets another answer here
+├── NotAcceptable               406   └── CodeError         the artifact's own code cannot be used
+├── RequestTimeout              408
+├── PayloadTooLarge             413   (and artifact.bundle.BundleError: files are not what the manifest says)
+│   ├── ImageTooLarge           413
+│   └── TooManyImages           413
+├── UnsupportedContentType      415
+│   └── UnsupportedImage        415
+├── UrlFailed                   422
+├── ClientGone                  499
+├── ServerFailed                500
+└── Unavailable                 503
+    ├── Overloaded              503
+    └── DeadlinePassed          503
 """
 
 from __future__ import annotations
@@ -38,6 +43,18 @@ class UnreadableImage(BadRequest):
     """The body is empty, not a picture, or a broken one."""
 
     code = "unreadable_image"
+
+
+class BadArray(BadRequest):
+    """The .npy body has another shape, type or range than the two that are accepted."""
+
+    code = "bad_array"
+
+
+class UrlRefused(BadRequest):
+    """The address is not under a prefix of KENNEL_URL_ALLOW, or leads into a private network."""
+
+    code = "url_refused"
 
 
 class NotAcceptable(RequestError):
@@ -67,11 +84,30 @@ class ImageTooLarge(PayloadTooLarge):
     code = "image_too_large"
 
 
+class TooManyImages(PayloadTooLarge):
+    """More pictures in one request than KENNEL_MAX_IMAGES."""
+
+    code = "too_many_images"
+
+
 class UnsupportedContentType(RequestError):
-    """The Content-Type is not that of a picture."""
+    """The Content-Type is none that carries pictures."""
 
     status = 415
     code = "unsupported_content_type"
+
+
+class UnsupportedImage(UnsupportedContentType):
+    """The bytes are a known kind of file that is not opened."""
+
+    code = "unsupported_image"
+
+
+class UrlFailed(RequestError):
+    """The picture behind an allowed address could not be had."""
+
+    status = 422
+    code = "url_failed"
 
 
 class ClientGone(RequestError):
@@ -141,3 +177,7 @@ class DriverError(StartError):
 
 class GoldenMismatch(StartError):
     """This machine does not answer the golden picture as the trainer did."""
+
+
+class CodeError(StartError):
+    """code/inference.py cannot be imported, or a function there has another signature than SageMaker's."""

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from artifact.bundle import Bundle, Manifest, open_bundle, read_golden
-from artifact.preprocess import (
-    MAX_PIXELS,
-    ImageTooLargeError,
-    Preprocess,
-    UnreadableImageError,
-    decode_pixels,
+from artifact.libtiff import set_libtiff_handlers
+from artifact.preprocess import Preprocess
+from artifact.signature import PublicKey
+from serving.answers import Row, check_answer, encode_many, encode_one
+from serving.codec import parse_accept, parse_content_type, parse_custom_attributes, parse_top
+from serving.errors import BadRequest, GoldenMismatch, RequestError, SettingsError
+from serving.messages import (
+    CUSTOM_ATTRIBUTES,
+    JSON,
+    JSON_LINES,
+    Answer,
+    Query,
+    error_answer,
+    refusal_answer,
 )
-from serving.codec import (
-    check_content_type,
-    parse_accept,
-    parse_custom_attributes,
-    parse_top,
-    rank_labels,
+from serving.options import Options
+from serving.overrides import (
+    OverriddenPredictor,
+    call_stage,
+    load_model,
+    read_overrides,
+    read_request_body,
+    read_response,
 )
-from serving.errors import GoldenMismatch, ImageTooLarge, RequestError, SettingsError, UnreadableImage
-from serving.messages import CUSTOM_ATTRIBUTES, JSON, Answer, Query, encode_json, error_answer, refusal_answer
+from serving.pictures import Source, read_pictures
 from serving.settings import AUTO
+
+DEFAULTS = Options()
 
 logger = logging.getLogger(__name__)
 
@@ -51,22 +63,46 @@ def model_fn(
     precision: str = AUTO,
     num_threads: int = 1,
     cache_dir: Path | None = None,
+    public_key: PublicKey | None = None,
+    allow_code: bool = False,
 ) -> Predictor:
     """A bundle in a warm engine that gave the golden answer; the files it needs are verified on the way.
 
+    An artifact's own model_fn, where it may run, comes instead, and then nothing is known to compare with.
     Raises BundleError or StartError.
     """
-    bundle = open_bundle(model_dir)
-    predictor = _load(bundle, engine, precision, num_threads, cache_dir)
-    # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences run concurrently.
-    check_golden_answer(predictor, bundle)
-    return predictor
+    set_libtiff_handlers()  # hostile TIFFs would write the log full
+    bundle = open_bundle(model_dir, public_key=public_key)
+    overrides = read_overrides(bundle, allow_code=allow_code, is_signed=public_key is not None)
+    if overrides is not None and overrides.model_fn is not None:
+        model = load_model(overrides.model_fn, model_dir)
+        served = "custom"
+    else:
+        predictor = model = _load(bundle, engine, precision, num_threads, cache_dir)
+        served = predictor.precision
+        # Also the warm-up: OpenVINO's binding can deadlock when a process's first inferences are concurrent.
+        check_golden_answer(predictor, bundle)
+    if overrides is None:
+        return predictor
+    return OverriddenPredictor(
+        model=model,
+        overrides=overrides,
+        labels=bundle.manifest.labels,
+        preprocess=bundle.manifest.preprocess,
+        precision=served,
+    )
 
 
-def respond(query: Query, predictor: Predictor, *, max_pixels: int = MAX_PIXELS) -> Answer:
+def respond(
+    query: Query, predictor: Predictor, options: Options = DEFAULTS, *, max_pixels: int | None = None
+) -> Answer:
     """The answer to one request, whatever comes: the client's fault is a 4xx, ours a 500 told in the log."""
+    if max_pixels is not None:
+        options = replace(options, max_pixels=max_pixels)
     try:
-        return _predict(query, predictor, max_pixels)
+        if isinstance(predictor, OverriddenPredictor):
+            return _run_overrides(query, predictor, options)
+        return _predict(query, predictor, options)
     except RequestError as error:
         logger.info("event=refused status=%d code=%s", error.status, error.code)
         return refusal_answer(error)
@@ -80,49 +116,96 @@ def respond(query: Query, predictor: Predictor, *, max_pixels: int = MAX_PIXELS)
         )
 
 
-def _predict(query: Query, predictor: Predictor, max_pixels: int) -> Answer:
-    accept, top = parse_accept(query.accept)
+def _predict(query: Query, predictor: Predictor, options: Options) -> Answer:
+    answer_type, top, headers = _read_wishes(query)
+    pictures = read_pictures(query.body, query.content_type, predictor.preprocess, options)
+    if pictures.is_one:
+        row = predict_fn(pictures.sources[0]()[np.newaxis], predictor)[0]
+        body = encode_one(row, answer_type, predictor.labels, top)
+    else:
+        rows = predict_each(pictures.sources, predictor)
+        body = encode_many(rows, answer_type, predictor.labels, top)
+    return Answer(200, {"Content-Type": answer_type} | headers, body)
+
+
+def _read_wishes(query: Query) -> tuple[str, int | None, dict[str, str]]:
+    """The answer's content type, its `top`, and the headers that go back with it. Raises RequestError."""
+    is_lines = parse_content_type(query.content_type).kind == JSON_LINES
+    answer_type, top = parse_accept(query.accept, default=JSON_LINES if is_lines else JSON)
     attributes = parse_custom_attributes(query.custom_attributes)
+    headers = {}
     if "top" in attributes:
         top = parse_top(attributes["top"])
-    pixels = input_fn(query.body, query.content_type, predictor, max_pixels=max_pixels)
-    log_probabilities = predict_fn(pixels, predictor)
-    body, content_type = output_fn(log_probabilities, accept, predictor.labels, top)
-    headers = {"Content-Type": content_type}
-    if "top" in attributes:
         headers[CUSTOM_ATTRIBUTES] = f"top={top}"
-    return Answer(200, headers, body)
+    check_answer(answer_type, top)
+    return answer_type, top, headers
+
+
+def _run_overrides(query: Query, predictor: OverriddenPredictor, options: Options) -> Answer:
+    """As SageMaker's toolkit chains the stages, the missing ones being Kennel's own."""
+    overrides = predictor.overrides
+    accept = query.accept if query.accept and query.accept != "*/*" else JSON  # the toolkit's default
+    if overrides.input_fn is None:
+        data: Any = input_fn(query.body, query.content_type, predictor, options)
+    else:
+        try:
+            request_body = read_request_body(query.body, query.content_type)
+        except UnicodeDecodeError as error:
+            raise BadRequest(
+                f"The {query.content_type} body is not UTF-8.", hint="Send text in UTF-8."
+            ) from error
+        data = call_stage(overrides.input_fn, request_body, query.content_type)
+    if overrides.predict_fn is None:
+        prediction = predict_fn(data, predictor)
+    else:
+        prediction = call_stage(overrides.predict_fn, data, predictor.model)
+    if overrides.output_fn is None:
+        answer_type, top, headers = _read_wishes(query)
+        body = output_fn(prediction, answer_type, predictor.labels, top)[0]
+        return Answer(200, {"Content-Type": answer_type} | headers, body)
+    body, answer_type = read_response(call_stage(overrides.output_fn, prediction, accept), accept)
+    return Answer(200, {"Content-Type": answer_type}, body)
 
 
 def input_fn(
-    body: bytes, content_type: str | None, predictor: Predictor, *, max_pixels: int = MAX_PIXELS
+    body: bytes, content_type: str | None, predictor: Predictor, options: Options = DEFAULTS
 ) -> NDArray[np.uint8]:
-    """One encoded picture -> (1, crop, crop, 3) uint8 RGB. Raises RequestError."""
-    check_content_type(content_type)
-    hint = "Send the bytes of one whole JPEG, PNG or WebP file as the body."
-    if not body:
-        raise UnreadableImage("The body is empty.", hint=hint)
-    try:
-        return decode_pixels(body, predictor.preprocess, max_pixels=max_pixels)[np.newaxis]
-    except ImageTooLargeError as error:
-        raise ImageTooLarge(str(error), hint="Shrink it first; the limit is KENNEL_MAX_PIXELS.") from error
-    except UnreadableImageError as error:
-        raise UnreadableImage(str(error), hint=hint) from error
+    """All pictures of a body -> (N, crop, crop, 3) uint8 RGB. Raises RequestError for the first bad one."""
+    pictures = read_pictures(body, content_type, predictor.preprocess, options)
+    return np.stack([source() for source in pictures.sources])
 
 
 def predict_fn(pixels: NDArray[np.uint8], predictor: Predictor) -> NDArray[np.float32]:
-    """(1, crop, crop, 3) -> (1, num_classes) log-probabilities."""
+    """(N, crop, crop, 3) -> (N, num_classes) log-probabilities."""
     return predictor.predict(pixels)
+
+
+def predict_each(sources: Sequence[Source], predictor: Predictor) -> list[Row]:
+    """A row for each picture, or its error: decoded as they are predicted, `max_batch` of them in memory."""
+    rows: list[Row] = []
+    size = getattr(predictor, "max_batch", 1)  # on a processor a batch takes as long as its pictures in turn
+    for start in range(0, len(sources), size):
+        decoded = [_attempt(source) for source in sources[start : start + size]]
+        pixels = [one for one in decoded if not isinstance(one, RequestError)]
+        predicted = iter(predict_fn(np.stack(pixels), predictor) if pixels else ())
+        rows += [one if isinstance(one, RequestError) else next(predicted) for one in decoded]
+    return rows
+
+
+def _attempt(source: Source) -> NDArray[np.uint8] | RequestError:
+    try:
+        return source()
+    except RequestError as error:
+        return error
 
 
 def output_fn(
     log_probabilities: NDArray[np.float32], accept: str, labels: Sequence[str], top: int | None
 ) -> tuple[bytes, str]:
     """The body and its content type: every log-probability in label order, or the `top` likeliest labels."""
-    assert accept == JSON, accept  # codec.parse_accept offers nothing else yet
-    if top is None:
-        return encode_json(log_probabilities.tolist()), JSON
-    return encode_json({"predictions": rank_labels(log_probabilities[0], labels, limit=top)}), JSON
+    if len(log_probabilities) == 1:
+        return encode_one(log_probabilities[0], accept, labels, top), accept
+    return encode_many(list(log_probabilities), accept, labels, top), accept
 
 
 def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int, cache_dir: Path | None) -> Predictor:

@@ -11,6 +11,10 @@ from typing import NamedTuple
 from serving.errors import RequestError, Unavailable
 
 JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+CSV = "text/csv"
+NPY = "application/x-npy"
+MULTIPART = "multipart/form-data"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from artifact.cores import available_cores
 from artifact.preprocess import MAX_PIXELS
+from artifact.signature import PublicKey, SignatureError, parse_public_key
 from serving.errors import SettingsError
+from serving.remote import parse_url_allow
 
 AUTO = "auto"
 MIB = 1024 * 1024
@@ -35,6 +37,10 @@ class Settings:
     cache_dir: Path
     max_pixels: int
     max_payload_mb: int
+    max_images: int
+    url_allow: tuple[str, ...]
+    public_key: PublicKey | None
+    allow_code: bool
     batch_payload_mb: int
     batch_concurrency: int
     batch_strategy: str
@@ -80,6 +86,17 @@ def _workers(text: str) -> int:
 
 def _payload_mb(text: str) -> int:
     return _integer(0, BATCH_PRODUCT_MB)(text) or BATCH_PRODUCT_MB
+
+
+def _public_key(text: str) -> PublicKey | None:
+    if not text:
+        return None
+    try:
+        return parse_public_key(text if text.startswith("RW") else Path(text).read_text(encoding="utf-8"))
+    except SignatureError as error:
+        raise ValueError(f"a minisign public key, or the path of its file; this {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"a minisign public key, or the path of its file ({error})") from error
 
 
 class Setting(NamedTuple):
@@ -141,6 +158,30 @@ SETTINGS = {
         "25",
         _payload_mb,
         f"Larger bodies are refused, in MiB; 0, which Batch Transform sets to stream, is {BATCH_PRODUCT_MB}.",
+    ),
+    "max_images": Setting(
+        ("KENNEL_MAX_IMAGES",),
+        "1000",
+        _integer(1, 100_000),
+        "Requests with more pictures than this are refused.",
+    ),
+    "url_allow": Setting(
+        ("KENNEL_URL_ALLOW",),
+        "",
+        parse_url_allow,
+        "Prefixes, between commas, of addresses that pictures in JSON may be fetched from; empty is none.",
+    ),
+    "public_key": Setting(
+        ("KENNEL_PUBLIC_KEY",),
+        "",
+        _public_key,
+        "minisign public key, or its file, with which the artifact's manifest must be signed; empty is any.",
+    ),
+    "allow_code": Setting(
+        ("KENNEL_ALLOW_CODE",),
+        "0",
+        lambda text: _one_of("0", "1")(text) == "1",
+        "1 runs the artifact's own `code/inference.py`; otherwise it is ignored.",
     ),
     "batch_payload_mb": Setting(
         (BATCH_PAYLOAD,),

@@ -18,6 +18,7 @@ LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "artifact": ("numpy", "PIL"),
     "artifact/network.py": ("torch", "torchvision"),
+    "artifact/signature.py": ("cryptography",),
     "training": ("artifact", "scoring", "numpy", "torch", "torchvision", "safetensors", "PIL"),
     "training/graph.py": ("artifact", "numpy", "torch", "openvino"),
     "training/quantize.py": ("artifact", "numpy", "nncf"),
@@ -30,12 +31,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scoring/charts.py": ("matplotlib", "numpy"),
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
     **{f"serving/{name}.py": ("prometheus_client",) for name in ("metrics", "metrics_files", "emf")},
+    "serving/arrays.py": ("artifact", "numpy", "PIL"),
     "serving/engine_torch.py": ("artifact", "numpy", "torch", "safetensors"),
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
     "examples": ("numpy", "PIL"),
     "chaos": ("artifact", "local", "psutil"),
     "chaos/plot.py": ("matplotlib",),
+    "chaos/fuzz_codec.py": ("serving", "artifact", "numpy", "atheris", "psutil"),
 }
 PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})
 FILES = [

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import functools
 import hashlib
-import io
 import itertools
 import json
 import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,9 +26,11 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+import artifact.formats
 import artifact.preprocess
 from artifact.cores import available_cores
-from artifact.preprocess import DECODER_ERRORS, ImageError, decode_image
+from artifact.libtiff import set_libtiff_handlers
+from artifact.preprocess import DECODER_ERRORS, ImageError, decode_image, open_image
 from training.doctor.cache import Cache
 from training.job import find_splits
 from training.progress import progress
@@ -146,7 +146,7 @@ def examine_bytes(body: bytes) -> FileFacts:
         image = decode_image(body, shorter_side=LUMA_SIDE)
     except ImageError as error:
         return replace(facts, reason=str(error), truncated=_ends_early(body, str(error)))
-    stored = Image.open(io.BytesIO(body))
+    stored = open_image(body)
     luma = _luma(image)
     small = luma.reshape(SIGNATURE_SIDE, LUMA_SIDE // SIGNATURE_SIDE, SIGNATURE_SIDE, -1).mean(axis=(1, 3))
     return replace(
@@ -190,7 +190,7 @@ def hash_margins(small: Floats) -> Floats:
 def facts_version() -> str:
     """Changes with everything the facts depend on: this file, the decoder, Pillow."""
     digest = hashlib.sha256(PIL.__version__.encode())
-    for source in (__file__, artifact.preprocess.__file__):
+    for source in (__file__, artifact.preprocess.__file__, artifact.formats.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -305,26 +305,11 @@ def _quiet_pillow() -> Iterator[None]:
     pillow = logging.getLogger("PIL")
     level = pillow.level
     pillow.setLevel(logging.CRITICAL)
-    handlers = _set_libtiff_handlers({"TIFFSetErrorHandler": None, "TIFFSetWarningHandler": None})
+    handlers = set_libtiff_handlers()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         pillow.setLevel(level)
-        _set_libtiff_handlers(handlers)
-
-
-def _set_libtiff_handlers(handlers: Mapping[str, int | None]) -> dict[str, int | None]:
-    """Libtiff itself writes to stderr, up to hundreds of lines a file; returns the handlers it had."""
-    maps = Path("/proc/self/maps")
-    loaded = re.search(r"/\S*libtiff\S*", maps.read_text()) if maps.exists() else None
-    if loaded is None:
-        return {}
-    library = ctypes.CDLL(loaded[0])
-    previous: dict[str, int | None] = {}
-    for name, handler in handlers.items():
-        set_handler = getattr(library, name)
-        set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        previous[name] = set_handler(handler)
-    return previous
+        set_libtiff_handlers(handlers)

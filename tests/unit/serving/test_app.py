@@ -150,7 +150,7 @@ def test_top_answers_the_likeliest_labels(
         pytest.param(b"text", {}, 400, "unreadable_image", id="not_a_picture"),
         pytest.param(PNG, {CUSTOM_ATTRIBUTES: "top=abc"}, 400, "bad_request", id="bad_top"),
         pytest.param(PNG, {"Accept": "application/json; top=0"}, 400, "bad_request", id="top_zero"),
-        pytest.param(PNG, {"Accept": "text/csv"}, 406, "not_acceptable", id="accept"),
+        pytest.param(PNG, {"Accept": "image/png"}, 406, "not_acceptable", id="accept"),
         pytest.param(PNG, {"Content-Type": "text/csv"}, 415, "unsupported_content_type", id="content_type"),
         pytest.param(b"x" * (MIB + 1), {}, 413, "payload_too_large", id="too_many_bytes"),
     ],

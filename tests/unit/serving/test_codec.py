@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.answers import rank_labels
 from serving.codec import (
-    check_content_type,
+    ANSWER_TYPES,
+    PICTURE,
+    ContentType,
     parse_accept,
+    parse_content_type,
     parse_custom_attributes,
     parse_top,
-    rank_labels,
 )
 from serving.errors import BadRequest, NotAcceptable, RequestError, UnsupportedContentType
 from serving.messages import encode_json
@@ -33,13 +36,32 @@ from serving.messages import encode_json
     ],
 )
 def test_content_type_of_a_picture_is_accepted(content_type: str | None) -> None:
-    check_content_type(content_type)
+    assert parse_content_type(content_type) == ContentType(PICTURE)
 
 
-@pytest.mark.parametrize("content_type", ["text/csv", "application/json", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        pytest.param("application/x-npy", ContentType("application/x-npy"), id="npy"),
+        pytest.param("Application/JSON; charset=utf-8", ContentType("application/json"), id="json"),
+        pytest.param("application/jsonlines", ContentType("application/jsonlines"), id="jsonlines"),
+        pytest.param(
+            'multipart/form-data; boundary="a b"', ContentType("multipart/form-data", "a b"), id="form"
+        ),
+    ],
+)
+def test_content_type_of_many_pictures_is_accepted(content_type: str, expected: ContentType) -> None:
+    assert parse_content_type(content_type) == expected
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/csv", "application/jsonx", "multipart/mixed; boundary=x", "a"]
+)
 def test_other_content_type_is_refused_by_name(content_type: str) -> None:
-    with pytest.raises(UnsupportedContentType, match=content_type):
-        check_content_type(content_type)
+    with pytest.raises(UnsupportedContentType, match=content_type) as raised:
+        parse_content_type(content_type)
+
+    assert "multipart/form-data" in raised.value.hint
 
 
 @pytest.mark.parametrize(
@@ -60,8 +82,33 @@ def test_accept_that_allows_json_is_answered_in_json(accept: str | None, top: in
     assert parse_accept(accept) == ("application/json", top)
 
 
-@pytest.mark.parametrize("accept", ["text/csv", "application/json;q=0", "image/*", "nonsense", ";;,"])
-def test_accept_without_json_is_refused_naming_what_is_offered(accept: str) -> None:
+@pytest.mark.parametrize(
+    ("accept", "default", "expected"),
+    [
+        pytest.param("text/csv", "application/json", "text/csv", id="csv"),
+        pytest.param("text/*", "application/json", "text/csv", id="any_text"),
+        pytest.param("application/x-npy", "application/json", "application/x-npy", id="npy"),
+        pytest.param("application/jsonlines", "application/json", "application/jsonlines", id="jsonlines"),
+        pytest.param(None, "application/jsonlines", "application/jsonlines", id="default"),
+        pytest.param("*/*", "application/jsonlines", "application/jsonlines", id="default_for_anything"),
+        pytest.param("application/json", "application/jsonlines", "application/json", id="named"),
+        pytest.param(
+            "application/json;q=0.2, text/csv;q=0.9", "application/json", "text/csv", id="better_liked"
+        ),
+        pytest.param(
+            "text/csv;q=0.2, application/json;q=0.9", "application/json", "application/json", id="json_liked"
+        ),
+        pytest.param(
+            "application/json;q=0, */*;q=0.1", "application/json", "application/jsonlines", id="anything_else"
+        ),
+    ],
+)
+def test_best_liked_type_that_is_offered_is_answered(accept: str | None, default: str, expected: str) -> None:
+    assert parse_accept(accept, default=default) == (expected, None)
+
+
+@pytest.mark.parametrize("accept", ["application/json;q=0", "image/*", "image/png", "nonsense", ";;,"])
+def test_accept_without_an_offer_is_refused_naming_what_is_offered(accept: str) -> None:
     with pytest.raises(NotAcceptable) as raised:
         parse_accept(accept)
 
@@ -70,9 +117,9 @@ def test_accept_without_json_is_refused_naming_what_is_offered(accept: str) -> N
 
 
 @given(st.text())
-def test_any_accept_gives_json_or_a_request_error(accept: str) -> None:
+def test_any_accept_gives_an_answer_type_or_a_request_error(accept: str) -> None:
     try:
-        assert parse_accept(accept)[0] == "application/json"
+        assert parse_accept(accept)[0] in ANSWER_TYPES
     except RequestError as error:
         assert error.status in (400, 406)
 

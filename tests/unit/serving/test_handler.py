@@ -23,6 +23,7 @@ from serving.engine_openvino import native_precisions
 from serving.errors import GoldenMismatch, GraphError, ImageTooLarge, SettingsError, UnreadableImage
 from serving.handler import Predictor, choose_precision, input_fn, model_fn, output_fn, predict_fn
 from serving.messages import JSON
+from serving.options import Options
 from tests.bundles import encode_picture, make_tiny_bundle
 
 
@@ -165,7 +166,7 @@ def test_unreadable_body_is_refused_with_a_hint(body: bytes, predictor: Predicto
 
 def test_picture_over_the_pixel_limit_is_refused(predictor: Predictor) -> None:
     with pytest.raises(ImageTooLarge, match="limit of 100"):
-        input_fn(encode_picture("PNG"), None, predictor, max_pixels=100)
+        input_fn(encode_picture("PNG"), None, predictor, Options(max_pixels=100))
 
 
 def test_input_is_one_uint8_picture_of_the_crop_size(predictor: Predictor) -> None:
