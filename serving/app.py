@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from flask import Flask, Response, request
 from gevent.select import select
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from serving.errors import PayloadTooLarge, RequestError, RequestTimeout
+from serving.errors import Overloaded, PayloadTooLarge, RequestError, RequestTimeout
+from serving.logs import MAX_ID_CHARACTERS, about
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
     JSON,
+    REQUEST_ID,
     Answer,
     Query,
     encode_json,
     error_answer,
     refusal_answer,
 )
+from serving.openapi import build_openapi
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from serving.metrics import Metrics
 
 PRECISION = "X-Kennel-Precision"  # of the answers, for whoever compares them with the trainer's
 REQUEST_SECONDS = 60.0  # SageMaker gives one invocation this long
+
+PHOTOGRAPH_MB = 6  # SageMaker's own default
+BUFFERED_BYTES = 256 * MIB  # of bodies received or waiting; slow clients could otherwise fill the memory
+TIMEOUT = re.compile(r"(?:^|[,;])\s*timeout=(\d{1,4}(?:\.\d{1,3})?)\s*(?:$|[,;])")
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +51,14 @@ class Backend(Protocol):
 
     info: dict[str, Any]
 
+    @property
+    def capacity(self) -> int:
+        """Requests that may be in hand at once."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+
     def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool]) -> Answer:
         """The answer, begun within `seconds` if the client still waits then. Raises RequestError."""
 
@@ -43,10 +66,11 @@ class Backend(Protocol):
         """Why /ping should fail now, in one word; None while all is well."""
 
 
-def create_app(backend: Backend, settings: Settings) -> Flask:
+def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     """The WSGI application before the processes that predict."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb * MIB
+    bodies = Budget(BUFFERED_BYTES)
 
     @app.route("/ping", methods=["GET", "POST"])  # SageMaker's guide names both
     def ping() -> Response:
@@ -56,34 +80,99 @@ def create_app(backend: Backend, settings: Settings) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        query = Query(
-            _read_body(),
-            request.content_type,
-            request.headers.get("Accept"),
-            request.headers.get(CUSTOM_ATTRIBUTES),
-        )
-        answer = backend.ask(query, seconds=REQUEST_SECONDS, is_gone=_client_is_gone)
-        return _to_response(answer)
+        attributes = request.headers.get(CUSTOM_ATTRIBUTES)
+        seconds = read_timeout(attributes)
+        with bodies.reserve(request.content_length or settings.max_payload_mb * MIB):
+            query = Query(_read_body(), request.content_type, request.headers.get("Accept"), attributes)
+            return _to_response(backend.ask(query, seconds=seconds, is_gone=_client_is_gone))
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
-        return Response(encode_json(build_execution_parameters(settings)), content_type=JSON)
+        parameters = build_execution_parameters(settings, capacity=backend.capacity)
+        return Response(encode_json(parameters), content_type=JSON)
 
+    @app.get("/metrics")
+    def show_metrics() -> Response:
+        body, content_type = metrics.render()
+        return Response(body, content_type=content_type)
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(encode_json(build_openapi()), content_type=JSON)
+
+    app.wsgi_app = Observed(app.wsgi_app, backend, metrics)  # type: ignore[method-assign]
     app.register_error_handler(RequestError, answer_request_error)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_unexpected_error)
     return app
 
 
-def build_execution_parameters(settings: Settings) -> dict[str, int | str]:
-    """What Batch Transform asks for before the first record."""
-    payload_mb = min(settings.batch_payload_mb, settings.max_payload_mb)
-    concurrency = settings.batch_concurrency or settings.workers
+class Observed:
+    """WSGI around the app: every request has an id, which the log and the answer carry, and is counted."""
+
+    def __init__(self, app: WSGIApplication, backend: Backend, metrics: Metrics) -> None:
+        self._app = app
+        self._backend = backend
+        self._metrics = metrics
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request."""
+        request_id = environ.get("HTTP_X_REQUEST_ID", "")[:MAX_ID_CHARACTERS] or uuid.uuid4().hex
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            self._metrics.count_request(environ["PATH_INFO"], int(status[:3]))
+            return start_response(status, [*headers, (REQUEST_ID, request_id)], *error)
+
+        self._metrics.in_flight.inc()
+        try:
+            with about(request_id, environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID")):
+                return self._app(environ, start)
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.queue_depth.set(self._backend.waiting)
+
+
+class Budget:
+    """Bytes of bodies that may be in memory at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+
+    @contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        """While the context lasts. Raises Overloaded where too much is in memory already."""
+        if size > self._free:
+            raise Overloaded(1)
+        self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
+
+
+def build_execution_parameters(settings: Settings, *, capacity: int) -> dict[str, int | str]:
+    """What Batch Transform asks for before the first record.
+
+    `capacity` is how many requests this instance's processes take at once, their sockets' places included:
+    with as many in flight none of them ever waits for the network. What SageMaker's limit on the product then
+    leaves for a payload is its size, yet never less than a photograph's.
+    """
+    payload_mb = settings.batch_payload_mb
+    if payload_mb is None:
+        payload_mb = max(PHOTOGRAPH_MB, BATCH_PRODUCT_MB // capacity)
+    payload_mb = min(payload_mb, settings.max_payload_mb)
+    concurrency = settings.batch_concurrency or capacity
     return {
         "MaxConcurrentTransforms": max(1, min(concurrency, BATCH_PRODUCT_MB // max(1, payload_mb))),
         "BatchStrategy": settings.batch_strategy,
         "MaxPayloadInMB": payload_mb,
     }
+
+
+def read_timeout(custom_attributes: str | None) -> float:
+    """Seconds the client waits, from `timeout=5` among its attributes; at most SageMaker's own."""
+    found = TIMEOUT.search(custom_attributes or "")
+    return min(float(found[1]), REQUEST_SECONDS) if found else REQUEST_SECONDS
 
 
 def answer_request_error(error: RequestError) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 
 from serving import boot
 from serving.errors import StartError
+from serving.metrics_files import forget_process, make_directory, remove_directory
 from serving.processes import kill_children, start_children
 from serving.settings import read_settings, warn_of_misspelt_settings
 
@@ -26,6 +27,8 @@ keepalive = 75  # longer than SageMaker's 60 s, so that the other side closes id
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a heartbeat on disk can stall
 control_socket_disable = True  # it would be written to $HOME, which may be read-only
 loglevel = "warning"  # to stderr
+
+_metrics_directory = make_directory()
 
 # Which of the processes that predict belong to which HTTP process. The first ones start at once: importing
 # gunicorn and OpenVINO then takes the longer of the two times, not their sum.
@@ -52,6 +55,7 @@ def post_fork(server: Any, worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """The master, after an HTTP process ended: before the model was loaded there is no point in another."""
     kill_children(worker.children)
+    forget_process(worker.pid)
     _free_shares.append(worker.share)
     if not boot.is_ready():
         boot.stop_server(
@@ -62,5 +66,6 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """The master, last."""
+    remove_directory(_metrics_directory)
     if failure := boot.read_failure():
         sys.exit(failure)

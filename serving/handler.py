@@ -38,6 +38,7 @@ from serving.overrides import (
 )
 from serving.pictures import Source, read_pictures
 from serving.settings import AUTO
+from serving.telemetry import timed
 
 DEFAULTS = Options()
 
@@ -120,11 +121,15 @@ def _predict(query: Query, predictor: Predictor, options: Options) -> Answer:
     answer_type, top, headers = _read_wishes(query)
     pictures = read_pictures(query.body, query.content_type, predictor.preprocess, options)
     if pictures.is_one:
-        row = predict_fn(pictures.sources[0]()[np.newaxis], predictor)[0]
-        body = encode_one(row, answer_type, predictor.labels, top)
+        with timed("decode"):
+            pixels = pictures.sources[0]()
+        row = predict_fn(pixels[np.newaxis], predictor)[0]
+        with timed("encode"):
+            body = encode_one(row, answer_type, predictor.labels, top)
     else:
         rows = predict_each(pictures.sources, predictor)
-        body = encode_many(rows, answer_type, predictor.labels, top)
+        with timed("encode"):
+            body = encode_many(rows, answer_type, predictor.labels, top)
     return Answer(200, {"Content-Type": answer_type} | headers, body)
 
 
@@ -194,7 +199,8 @@ def predict_each(sources: Sequence[Source], predictor: Predictor) -> list[Row]:
 
 def _attempt(source: Source) -> NDArray[np.uint8] | RequestError:
     try:
-        return source()
+        with timed("decode"):
+            return source()
     except RequestError as error:
         return error
 

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import logging
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
-from artifact.bundle import BundleError
-from serving import wire
+from artifact.bundle import BundleError, Manifest, open_bundle
+from serving import logs, wire
 from serving.errors import StartError
 from serving.handler import Predictor, model_fn, respond
 from serving.messages import Query
-from serving.settings import Settings, read_settings
+from serving.options import Options, build_options
+from serving.overrides import OverriddenPredictor
+from serving.settings import read_settings
+from serving.telemetry import WatchedPredictor, collect
 
 JOBS_FD = 0
 NICENESS = 5  # below the HTTP side, which then answers /ping at once on saturated cores
 PR_SET_PDEATHSIG = 1  # prctl(2)
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -39,63 +39,67 @@ def main() -> None:
     _depend_on_parent()
     faulthandler.enable()  # the HTTP side ends a stuck process with SIGABRT: its stacks go to the log
     settings = read_settings(os.environ)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings.log_level, settings.log_format)
     os.nice(NICENESS)
-    started = time.monotonic()
     try:
         predictor = model_fn(
             settings.model_dir,
             engine=settings.engine,
             precision=settings.precision,
             num_threads=settings.threads_per_worker,
-            cache_dir=settings.cache_dir,
+            cache_dir=settings.graph_cache,
+            public_key=settings.public_key,
+            allow_code=settings.allow_code,
         )
+        manifest = open_bundle(settings.model_dir).manifest
     except (StartError, BundleError, OSError) as error:
         wire.send(sock, {"error": f"Kennel cannot start: {error}"})
         return
-    wire.send(sock, {"ready": describe(predictor, seconds=time.monotonic() - started)})
-    try:
-        serve(sock, predictor, settings)
-    except (EOFError, OSError):  # the HTTP side is gone
-        os._exit(0)
+    wire.send(sock, {"ready": describe(predictor, manifest, engine=settings.engine)})
+    if not isinstance(predictor, OverriddenPredictor):
+        predictor = WatchedPredictor(predictor, manifest.baseline)
+    with suppress(EOFError, OSError):  # the HTTP side is gone
+        serve(sock, predictor, build_options(settings))
 
 
-def describe(predictor: Predictor, *, seconds: float) -> dict[str, Any]:
+def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[str, Any]:
     """What the HTTP side has to know of the model."""
     return {
         "precision": predictor.precision,
-        "num_classes": len(predictor.labels),
         "capacity": predictor.concurrency + 1,  # the next request waits in the socket: no gap in between
-        "seconds": round(seconds, 3),
+        "model": [
+            manifest.architecture,
+            predictor.precision,
+            engine,
+            str(len(predictor.labels)),
+            manifest.created,
+        ],
+        "baseline": manifest.baseline.counts() if manifest.baseline else {},
     }
 
 
-def serve(sock: socket.socket, predictor: Predictor, settings: Settings) -> None:
+def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
     """Answer request after request. Raises EOFError when the HTTP side closes the socket."""
+    lock = threading.Lock()
+
+    def answer(fields: dict[str, Any], body: bytes) -> None:
+        with logs.about(*fields["about"]), collect() as notes:
+            answer = respond(Query(body, *fields["headers"]), predictor, options)
+        reply = {
+            "id": fields["id"],
+            "status": answer.status,
+            "headers": answer.headers,
+            "report": notes.report(),
+        }
+        with lock:
+            wire.send(sock, reply, answer.body)
+
     if predictor.concurrency == 1:
         while True:
-            _answer(sock, wire.receive(sock), predictor, settings)
-    lock = threading.Lock()
+            answer(*wire.receive(sock))
     with ThreadPoolExecutor(predictor.concurrency) as threads:
         while True:
-            threads.submit(_answer, sock, wire.receive(sock), predictor, settings, lock)
-
-
-def _answer(
-    sock: socket.socket,
-    message: tuple[dict[str, Any], bytes],
-    predictor: Predictor,
-    settings: Settings,
-    lock: threading.Lock | None = None,
-) -> None:
-    fields, body = message
-    answer = respond(Query(body, *fields["headers"]), predictor, max_pixels=settings.max_pixels)
-    reply = {"id": fields["id"], "status": answer.status, "headers": answer.headers}
-    if lock is None:
-        wire.send(sock, reply, answer.body)
-        return
-    with lock:
-        wire.send(sock, reply, answer.body)
+            threads.submit(answer, *wire.receive(sock))
 
 
 def _depend_on_parent() -> None:

@@ -6,6 +6,7 @@ Imports nothing heavy, so that the HTTP side stays small.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from serving.errors import RequestError, Unavailable
@@ -16,6 +17,18 @@ CSV = "text/csv"
 NPY = "application/x-npy"
 MULTIPART = "multipart/form-data"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+
+
+PROCESS = "X-Kennel-Worker"  # index and pid of the process that answered
+REQUEST_ID = "X-Request-Id"
+
+
+class Report(NamedTuple):
+    """What was measured while a request was answered."""
+
+    stages: Sequence[tuple[str, float]]  # stage, seconds
+    batches: Sequence[int]  # pictures predicted together, per prediction
+    pictures: Sequence[tuple[int, ...]]  # the drift bins of each
 
 
 class Query(NamedTuple):

@@ -57,6 +57,7 @@ class OverriddenPredictor:
     labels: tuple[str, ...]
     preprocess: Preprocess
     precision: str
+    concurrency: int = 1
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) -> (N, num_classes), where the model is Kennel's own."""

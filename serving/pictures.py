@@ -31,6 +31,7 @@ from serving.messages import JSON, JSON_LINES, NPY
 from serving.multipart import read_parts
 from serving.options import Options
 from serving.remote import Fetcher
+from serving.telemetry import note_size
 
 NPY_MAGIC = b"\x93NUMPY"
 SEPARATORS = (b"[", b"{", b",")
@@ -77,7 +78,9 @@ def decode_picture(body: bytes, preprocess: Preprocess, *, max_pixels: int) -> N
             "The picture is empty.", hint="Send the bytes of one whole JPEG, PNG or WebP file."
         )
     try:
-        return decode_pixels(body, preprocess, max_pixels=max_pixels)
+        pixels = decode_pixels(body, preprocess, max_pixels=max_pixels)
+        note_size(body)
+        return pixels
     except ImageTooLargeError as error:
         raise ImageTooLarge(str(error), hint="Shrink it first; the limit is KENNEL_MAX_PIXELS.") from error
     except UnsupportedImageError as error:

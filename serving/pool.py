@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import gevent
 from gevent import socket
@@ -24,7 +24,9 @@ from gevent.lock import BoundedSemaphore
 
 from serving import boot, wire
 from serving.errors import ClientGone, DeadlinePassed, Overloaded, ServerFailed
-from serving.messages import Answer, Query
+from serving.health import ErrorRate
+from serving.logs import current_ids
+from serving.messages import PROCESS, Answer, Query, Report
 from serving.processes import Child
 
 DUMP_SECONDS = 1.0  # for a stuck process to write its stacks
@@ -33,6 +35,19 @@ RESTART_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before the nth attemp
 logger = logging.getLogger(__name__)
 
 _Reply: TypeAlias = "AsyncResult[tuple[dict[str, Any], bytes]]"
+
+
+class Events(Protocol):
+    """Who wants to know: the metrics."""
+
+    def ready(self, info: dict[str, Any]) -> None:
+        """Every first process has loaded the model that `info` describes."""
+
+    def restarted(self) -> None:
+        """A process is started in place of one that ended."""
+
+    def answered(self, report: Report, *, queue_seconds: float) -> None:
+        """A process answered, after the request had waited so long for it."""
 
 
 class ProcessDied(Exception):
@@ -60,22 +75,24 @@ class Process:
         self.ready = fields["ready"]
         self.free_slots = self.ready["capacity"]
 
-    def ask(self, query: Query, *, seconds: float) -> Answer:
-        """Raises ProcessDied, or gevent.Timeout after `seconds`."""
+    def ask(self, query: Query, *, seconds: float) -> tuple[Answer, Report]:
+        """The answer, and what was measured. Raises ProcessDied, or gevent.Timeout after `seconds`."""
         reply: _Reply = AsyncResult()
         number = next(self._ids)
         self._replies[number] = reply
         try:
+            fields = {"id": number, "headers": query[1:], "about": current_ids()}
             with self._write_lock:
-                wire.send(self._socket, {"id": number, "headers": query[1:]}, query.body)
+                wire.send(self._socket, fields, query.body)
             answered = reply.get(timeout=seconds)
         except OSError as error:
             raise ProcessDied from error
         finally:
             self._replies.pop(number, None)
         assert answered is not None
-        fields, body = answered
-        return Answer(fields["status"], fields["headers"], body)
+        said, body = answered
+        headers = said["headers"] | {PROCESS: f"{self.index}-{self.pid}"}
+        return Answer(said["status"], headers, body), Report(*said["report"])
 
     def deliver_replies(self) -> None:
         """Hand out answers until the process ends."""
@@ -119,17 +136,17 @@ class Pool:
         *,
         start_child: Callable[[int], Child],
         refuse: Callable[[str], None],
-        on_ready: Callable[[], None],
+        events: Events,
         queue_limit: int,
         stuck_seconds: float,
     ) -> None:
         self.size = len(children)
-        self.restarts = 0
         self.info: dict[str, Any] = {}  # of the model; empty until every first process is ready
         self._children = children
         self._start_child = start_child
         self._refuse = refuse
-        self._on_ready = on_ready
+        self._events = events
+        self._error_rate = ErrorRate()
         self._queue_limit = queue_limit
         self._stuck_seconds = stuck_seconds
         self._processes: list[Process] = []
@@ -143,12 +160,14 @@ class Pool:
             gevent.spawn(self._keep_alive, child)
 
     def unhealthy_reason(self) -> str | None:
-        """loading, draining or restarting; None where some process can answer."""
+        """loading, draining, restarting or failing; None where all is well."""
         if boot.draining:
             return "draining"
         if not self.info:
             return "loading"
-        return None if self._processes else "restarting"
+        if not self._processes:
+            return "restarting"
+        return "failing" if self._error_rate.is_failing() else None
 
     @property
     def waiting(self) -> int:
@@ -156,9 +175,9 @@ class Pool:
         return len(self._waiting)
 
     @property
-    def in_flight(self) -> int:
-        """Requests at the processes."""
-        return self._in_flight
+    def capacity(self) -> int:
+        """Requests that may be in hand at once, over all processes."""
+        return self.size * int(self.info.get("capacity", 1))
 
     def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool] = lambda: False) -> Answer:
         """The answer, begun within `seconds` and if the client still waits then, or not at all.
@@ -167,12 +186,13 @@ class Pool:
         A request whose process dies is asked once more: predictions have no side effects. A second death
         may be its own doing, and is told.
         """
-        deadline = time.monotonic() + seconds
+        asked = time.monotonic()
+        deadline = asked + seconds
         for _ in range(2):
             process = self._acquire(deadline, is_gone)
             started = time.monotonic()
             try:
-                answer = process.ask(query, seconds=self._stuck_seconds)
+                answer, report = process.ask(query, seconds=self._stuck_seconds)
             except ProcessDied:
                 self._retire(process)
                 logger.warning("event=asked_again pid=%d", process.pid)
@@ -184,6 +204,8 @@ class Pool:
                 raise ServerFailed("The prediction did not come back.") from error
             finally:
                 self._release(process)
+            self._events.answered(report, queue_seconds=started - asked)
+            self._error_rate.add(failed=answer.status >= 500)
             self._seconds += 0.05 * (time.monotonic() - started - self._seconds)
             return answer
         raise ServerFailed("Two processes died on this request.")
@@ -248,7 +270,7 @@ class Pool:
             if boot.draining and not self._in_flight:
                 return
             gevent.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
-            self.restarts += 1
+            self._events.restarted()
             child = self._start_child(child.index)
 
     def _serve(self, process: Process) -> None:
@@ -256,7 +278,7 @@ class Pool:
         self._processes.append(process)
         if not self.info and len(self._processes) == self.size:
             self.info = process.ready
-            self._on_ready()
+            self._events.ready(self.info)
         self._hand_out(process)
         process.deliver_replies()
         self._retire(process)

@@ -34,17 +34,19 @@ class Settings:
     workers: int
     queue_limit: int
     stuck_seconds: int
-    cache_dir: Path
+    graph_cache: Path
     max_pixels: int
     max_payload_mb: int
     max_images: int
     url_allow: tuple[str, ...]
     public_key: PublicKey | None
     allow_code: bool
-    batch_payload_mb: int
+    batch_payload_mb: int | None
     batch_concurrency: int
     batch_strategy: str
     log_level: str
+    log_format: str
+    emf: bool
 
     @property
     def threads_per_worker(self) -> int:
@@ -74,6 +76,10 @@ def _one_of(*names: str) -> Callable[[str], str]:
         return chosen
 
     return parse
+
+
+def _flag(text: str) -> bool:
+    return _one_of("0", "1")(text) == "1"
 
 
 def _workers(text: str) -> int:
@@ -141,7 +147,7 @@ SETTINGS = {
         _integer(1, 3600),
         "A process that has not answered for so long is replaced, its stacks in the log.",
     ),
-    "cache_dir": Setting(
+    "graph_cache": Setting(
         ("KENNEL_GRAPH_CACHE",),
         "/tmp/kennel-cache",
         Path,
@@ -180,20 +186,20 @@ SETTINGS = {
     "allow_code": Setting(
         ("KENNEL_ALLOW_CODE",),
         "0",
-        lambda text: _one_of("0", "1")(text) == "1",
+        _flag,
         "1 runs the artifact's own `code/inference.py`; otherwise it is ignored.",
     ),
     "batch_payload_mb": Setting(
         (BATCH_PAYLOAD,),
-        "6",
-        _integer(0, BATCH_PRODUCT_MB),
-        "MaxPayloadInMB of /execution-parameters; Batch Transform sets it.",
+        AUTO,
+        lambda text: None if text == AUTO else _integer(0, BATCH_PRODUCT_MB)(text),
+        "MaxPayloadInMB of /execution-parameters; Batch Transform sets it. auto is what the concurrency leaves.",
     ),
     "batch_concurrency": Setting(
         ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS",),
         "0",
         _integer(0, 1_000_000),
-        "MaxConcurrentTransforms of /execution-parameters; 0 is one per worker. Batch Transform sets it.",
+        "MaxConcurrentTransforms of /execution-parameters; 0 is two per process. Batch Transform sets it.",
     ),
     "batch_strategy": Setting(
         ("SAGEMAKER_BATCH_STRATEGY",),
@@ -206,6 +212,18 @@ SETTINGS = {
         "INFO",
         _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
         "Least severe level written to the log.",
+    ),
+    "log_format": Setting(
+        ("KENNEL_LOG_FORMAT",),
+        AUTO,
+        _one_of(AUTO, "json", "text"),
+        "Form of a log line; auto is text on a terminal, and JSON elsewhere.",
+    ),
+    "emf": Setting(
+        ("KENNEL_EMF",),
+        "0",
+        _flag,
+        "1 writes the metrics to stdout once a minute in CloudWatch's embedded metric format.",
     ),
 }
 

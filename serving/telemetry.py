@@ -15,24 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.baseline import Baseline, find_bins, measure
+from artifact.baseline import Baseline, find_bins, measure, read_size
 from artifact.preprocess import Preprocess
+from serving.messages import Report
 
 if TYPE_CHECKING:  # the handler times its stages with this module
     from serving.handler import Predictor
-
-
-class Report(NamedTuple):
-    """A request's notes as they travel; json, marshal and pickle all carry it."""
-
-    stages: tuple[tuple[str, float], ...]  # stage, seconds
-    batches: tuple[int, ...]  # pictures predicted together, per prediction
-    pictures: tuple[tuple[int, ...], ...]  # the drift bins of each
 
 
 @dataclass(slots=True)
@@ -77,11 +70,11 @@ def timed(stage: str) -> Iterator[None]:
         notes.stages.append((stage, time.perf_counter() - started))
 
 
-def note_size(width: int, height: int) -> None:
-    """A picture's size as sent, in pixels; say it for all pictures of a prediction or for none."""
+def note_size(body: bytes) -> None:
+    """The size of an encoded picture that could be decoded, for drift."""
     notes = _notes.get()
-    if notes is not None and width > 0 and height > 0:
-        notes.sizes.append((width, height))
+    if notes is not None:
+        notes.sizes.append(read_size(body))
 
 
 class WatchedPredictor:
@@ -91,12 +84,14 @@ class WatchedPredictor:
         self.labels = predictor.labels
         self.preprocess = predictor.preprocess
         self.precision = predictor.precision
+        self.concurrency = predictor.concurrency
         self._predictor = predictor
         self._baseline = baseline
 
     labels: tuple[str, ...]
     preprocess: Preprocess
     precision: str
+    concurrency: int
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities, the predictor's own."""

@@ -30,8 +30,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.communicate(timeout=30)
 
 
-# To be removed with the first app that has the route.
-@pytest.mark.xfail(strict=False, reason="serving/app.py does not answer GET /openapi.json yet")
 def test_server_keeps_what_its_openapi_document_promises(url: str, tmp_path: Path) -> None:
     assert requests.get(f"{url}/openapi.json", timeout=10).status_code == 200
 

@@ -227,7 +227,7 @@ def test_picture_sent_in_chunks_is_answered(server: Server) -> None:
 def test_execution_parameters_are_valid_for_batch_transform(server: Server) -> None:
     parameters = requests.get(f"{server.url}/execution-parameters", timeout=TIMEOUT_SECONDS).json()
 
-    assert parameters == {"MaxConcurrentTransforms": 2, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1}
+    assert parameters == {"MaxConcurrentTransforms": 4, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1}
 
 
 def test_ping_answers_while_requests_are_in_flight_and_sigterm_finishes_them(tiny_bundle: Path) -> None:

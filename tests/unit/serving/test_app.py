@@ -18,6 +18,7 @@ from serving.app import build_execution_parameters, create_app
 from serving.errors import Overloaded
 from serving.handler import respond
 from serving.messages import CUSTOM_ATTRIBUTES, Answer, Query
+from serving.metrics import Metrics
 from serving.settings import MIB, Settings, read_settings
 from tests.bundles import encode_picture
 
@@ -50,6 +51,8 @@ class InOneProcess:
     def __init__(self, predictor: FakePredictor, settings: Settings = SETTINGS) -> None:
         self.info: dict[str, Any] = {"precision": predictor.precision}
         self.reason: str | None = None
+        self.waiting = 0
+        self.capacity = 4
         self._predictor = predictor
         self._max_pixels = settings.max_pixels
 
@@ -68,7 +71,7 @@ class Busy(InOneProcess):
 
 
 def client_of(backend: InOneProcess, settings: Settings = SETTINGS) -> FlaskClient:
-    return create_app(backend, settings).test_client()
+    return create_app(backend, settings, Metrics()).test_client()
 
 
 @pytest.fixture
@@ -194,40 +197,36 @@ def test_unexpected_error_is_500_with_the_traceback_in_the_log_only(
 
 
 @pytest.mark.parametrize(
-    ("environ", "expected"),
+    ("environ", "capacity", "expected"),
     [
-        pytest.param({"KENNEL_WORKERS": "4"}, (4, "SINGLE_RECORD", 6), id="one_per_worker"),
-        pytest.param({"KENNEL_WORKERS": "64"}, (16, "SINGLE_RECORD", 6), id="product_stays_under_100"),
-        pytest.param(
-            {"KENNEL_MAX_PAYLOAD_MB": "2", "KENNEL_WORKERS": "4"}, (4, "SINGLE_RECORD", 2), id="own"
-        ),
+        pytest.param({}, 4, (4, "SINGLE_RECORD", 25), id="two_cores"),
+        pytest.param({}, 16, (16, "SINGLE_RECORD", 6), id="eight_cores"),
+        pytest.param({}, 128, (16, "SINGLE_RECORD", 6), id="product_stays_under_100"),
+        pytest.param({"KENNEL_MAX_PAYLOAD_MB": "2"}, 4, (4, "SINGLE_RECORD", 2), id="own"),
         pytest.param(
             {
                 "SAGEMAKER_MAX_PAYLOAD_IN_MB": "20",
                 "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "3",
                 "SAGEMAKER_BATCH_STRATEGY": "MULTI_RECORD",
             },
+            4,
             (3, "MULTI_RECORD", 20),
             id="as_the_job_says",
         ),
-        pytest.param(
-            {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0", "KENNEL_WORKERS": "4"},
-            (4, "SINGLE_RECORD", 0),
-            id="streamed",
-        ),
+        pytest.param({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}, 4, (4, "SINGLE_RECORD", 0), id="streamed"),
     ],
 )
-def test_execution_parameters_follow_workers_and_the_batch_job(
-    environ: dict[str, str], expected: tuple[int, str, int]
+def test_execution_parameters_follow_the_instance_and_the_batch_job(
+    environ: dict[str, str], capacity: int, expected: tuple[int, str, int]
 ) -> None:
-    parameters = build_execution_parameters(read_settings(environ))
+    parameters = build_execution_parameters(read_settings(environ), capacity=capacity)
 
     assert tuple(parameters.values()) == expected
 
 
 def test_execution_parameters_are_served(client: FlaskClient) -> None:
     assert client.get("/execution-parameters").get_json() == {
-        "MaxConcurrentTransforms": 2,
+        "MaxConcurrentTransforms": 4,
         "BatchStrategy": "SINGLE_RECORD",
         "MaxPayloadInMB": 1,
     }

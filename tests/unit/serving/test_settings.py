@@ -29,7 +29,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         precision="auto",
         queue_limit=128,
         stuck_seconds=60,
-        cache_dir=Path("/tmp/kennel-cache"),
+        graph_cache=Path("/tmp/kennel-cache"),
         workers=available_cores(),
         max_pixels=MAX_PIXELS,
         max_payload_mb=25,
@@ -37,10 +37,12 @@ def test_empty_environment_gives_the_defaults() -> None:
         url_allow=(),
         public_key=None,
         allow_code=False,
-        batch_payload_mb=6,
+        batch_payload_mb=None,
         batch_concurrency=0,
         batch_strategy="SINGLE_RECORD",
         log_level="INFO",
+        log_format="auto",
+        emf=False,
     )
 
 

@@ -24,6 +24,7 @@ class FakePredictor:
     labels: tuple[str, ...] = ("day", "night")
     preprocess = Preprocess(resize=16, crop=16)
     precision = "fp32"
+    concurrency = 1
     device = "cpu"
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
