@@ -29,7 +29,7 @@ SIGNALS = ("confidence", "predicted", "brightness", "blur", "shorter_side", "asp
 MAX_GROUPS = 10  # of labels: with more, the index of a few hundred pictures is mostly chance
 DECILES = np.arange(0.1, 0.95, 0.1)
 # A network that is nearly always sure has nearly one value in all deciles: these keep the doubtful apart.
-CONFIDENCE_EDGES = (0.5, 0.9)
+CONFIDENCE_EDGES = {0.5, 0.9}
 UNKNOWN = -1  # bin of a signal that was not measured
 
 Sizes = Sequence[tuple[int, int]]  # width, height in pixels of the pictures as sent
@@ -160,10 +160,11 @@ def find_bins(baseline: Baseline, signals: Mapping[str, float]) -> tuple[int, ..
 def _choose_edges(signal: str, values: NDArray[np.float64], num_groups: int) -> tuple[float, ...]:
     if signal == "predicted":
         return tuple(group + 0.5 for group in range(num_groups - 1))
-    # Rounded: differences below a thousandth are arithmetic (int8 against fp32), not another kind of picture.
-    deciles = {round(float(edge), 3) for edge in np.quantile(values, DECILES)}
     if signal == "confidence":
-        return tuple(sorted(deciles | set(CONFIDENCE_EDGES)))
+        # To hundredths: what int8 moves an answer of fp32 by is arithmetic, not another kind of picture.
+        hundredths = {round(float(edge), 2) for edge in np.quantile(values, DECILES)}
+        return tuple(sorted(edge for edge in hundredths | CONFIDENCE_EDGES if edge < 1.0))
+    deciles = {round(float(edge), 3) for edge in np.quantile(values, DECILES)}
     # Outer bins for what validation never had; the only ones where all its images are alike, say in size.
     outside = {math.floor(1000 * values.min()) / 1000, math.ceil(1000 * values.max()) / 1000 + 0.001}
     return tuple(sorted(deciles | outside))
