@@ -15,6 +15,7 @@ from artifact.bundle import Bundle, Manifest, open_bundle, read_golden
 from artifact.libtiff import set_libtiff_handlers
 from artifact.preprocess import Preprocess
 from artifact.signature import PublicKey
+from serving.allocator import fix_thresholds
 from serving.answers import Row, check_answer, encode_many, encode_one
 from serving.codec import parse_accept, parse_content_type, parse_custom_attributes, parse_top
 from serving.errors import BadRequest, GoldenMismatch, RequestError, SettingsError
@@ -73,6 +74,7 @@ def model_fn(
     Raises BundleError or StartError.
     """
     set_libtiff_handlers()  # hostile TIFFs would write the log full
+    fix_thresholds()
     bundle = open_bundle(model_dir, public_key=public_key)
     overrides = read_overrides(bundle, allow_code=allow_code, is_signed=public_key is not None)
     if overrides is not None and overrides.model_fn is not None:

@@ -197,7 +197,9 @@ def test_top_five_are_the_best_labels_of_the_whole_answer(
         pytest.param("POST", "/invocations", encode_picture("JPEG")[:-200], {}, 400, id="truncated"),
         pytest.param("GET", "/predict", None, {}, 404, id="unknown_route"),
         pytest.param("GET", "/invocations", None, {}, 405, id="wrong_method"),
-        pytest.param("POST", "/invocations", encode_picture("PNG"), {"Accept": "text/csv"}, 406, id="accept"),
+        pytest.param(
+            "POST", "/invocations", encode_picture("PNG"), {"Accept": "image/png"}, 406, id="accept"
+        ),
         pytest.param("POST", "/invocations", b"x" * 30_000_000, {}, 413, id="too_large"),
         pytest.param("POST", "/invocations", iter([b"x" * 500_000] * 4), {}, 413, id="too_large_in_chunks"),
         pytest.param("POST", "/invocations", b"{}", {"Content-Type": "text/csv"}, 415, id="content_type"),
