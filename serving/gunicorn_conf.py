@@ -9,7 +9,7 @@ from typing import Any
 from serving import boot
 from serving.errors import StartError
 from serving.metrics_files import forget_process, make_directory, remove_directory
-from serving.processes import kill_children, start_children
+from serving.processes import Child, kill_children, start_children
 from serving.settings import read_settings, warn_of_misspelt_settings
 
 try:
@@ -28,17 +28,16 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a hea
 control_socket_disable = True  # it would be written to $HOME, which may be read-only
 loglevel = "warning"  # to stderr
 
-_metrics_directory = make_directory()
-
-# Which of the processes that predict belong to which HTTP process. The first ones start at once: importing
-# gunicorn and OpenVINO then takes the longer of the two times, not their sum.
+# Which of the processes that predict belong to which HTTP process.
 _free_shares = [range(front, _settings.workers, workers) for front in range(workers)]
-_first_children = {share: start_children(share) for share in _free_shares}
+_first_children: dict[range, list[Child]] = {}
 
 
 def on_starting(server: Any) -> None:
-    """The master, once, before it listens."""
+    """The master, once, before it listens. The first model loads while gunicorn and Flask are imported."""
     warn_of_misspelt_settings(os.environ, server.log)
+    server.metrics_directory = make_directory()
+    _first_children.update({share: start_children(share) for share in _free_shares})
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -66,6 +65,6 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """The master, last."""
-    remove_directory(_metrics_directory)
+    remove_directory(server.metrics_directory)
     if failure := boot.read_failure():
         sys.exit(failure)

@@ -63,10 +63,12 @@ def test_every_accepted_alias_is_documented() -> None:
     assert [alias for alias in ALIASES if f"`{alias}`" not in REFERENCE] == []
 
 
-def test_every_route_is_documented(tmp_path: Path) -> None:
-    from serving.handler import model_fn
-
-    app = create_app(model_fn(make_tiny_bundle(tmp_path / "bundle")), read_settings({}))
+def test_every_route_is_documented() -> None:
+    settings = read_settings({})
+    pool = Pool(
+        [], start_child=start_child, refuse=sys.exit, events=NoEvents(), queue_limit=1, stuck_seconds=1.0
+    )
+    app = create_app(pool, settings, Metrics())
 
     routes = {rule.rule for rule in app.url_map.iter_rules()}
     assert [route for route in sorted(routes) if f"`{route}`" not in REFERENCE] == []
