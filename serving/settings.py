@@ -193,7 +193,7 @@ SETTINGS = {
         (BATCH_PAYLOAD,),
         AUTO,
         lambda text: None if text == AUTO else _integer(0, BATCH_PRODUCT_MB)(text),
-        "MaxPayloadInMB of /execution-parameters; Batch Transform sets it. auto is what the concurrency leaves.",
+        "MaxPayloadInMB of /execution-parameters; Batch Transform sets it. auto: what concurrency leaves.",
     ),
     "batch_concurrency": Setting(
         ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS",),

@@ -9,15 +9,20 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from local.endpoint import start_endpoint
 from local.platform import REPOSITORY
 from serving.app import create_app
+from serving.messages import Report
+from serving.metrics import Metrics
+from serving.pool import Pool
+from serving.processes import start_child
 from serving.settings import SETTINGS, read_settings
-from tests.bundles import make_tiny_bundle
 from tests.conftest import TrainedShapes
 from training.hyperparameters import ALIASES, Hyperparameters
 from training.metrics import METRICS
@@ -61,6 +66,16 @@ def test_reference_has_the_row(row: str) -> None:
 
 def test_every_accepted_alias_is_documented() -> None:
     assert [alias for alias in ALIASES if f"`{alias}`" not in REFERENCE] == []
+
+
+class NoEvents:
+    """Nobody asks."""
+
+    def ready(self, info: dict[str, Any]) -> None: ...
+
+    def restarted(self) -> None: ...
+
+    def answered(self, report: Report, *, queue_seconds: float) -> None: ...
 
 
 def test_every_route_is_documented() -> None:

@@ -218,6 +218,8 @@ def test_body_that_is_wrong_as_a_whole_is_refused(
 class CountingPredictor:
     """Notes how many pictures each call brings; answers with the real one."""
 
+    concurrency = 1
+
     def __init__(self, predictor: Predictor, max_batch: int | None) -> None:
         self.labels, self.preprocess, self.precision = predictor.labels, predictor.preprocess, "fp32"
         self.sizes: list[int] = []

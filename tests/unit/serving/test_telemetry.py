@@ -17,6 +17,8 @@ from serving.metrics import Metrics, Model
 from serving.telemetry import WatchedPredictor, collect, note_size, timed
 from tests.bundles import encode_picture
 
+PICTURE = encode_picture("PNG")
+
 
 class FakePredictor:
     """Answers with the brightness: dark pictures are `night`."""
@@ -40,7 +42,7 @@ def pixels() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def baseline(pixels: NDArray[np.uint8]) -> Baseline:
-    return build_baseline(pixels, FakePredictor().predict(pixels), [(40, 30)] * len(pixels))
+    return build_baseline(pixels, FakePredictor().predict(pixels), [(60, 40)] * len(pixels))
 
 
 def test_stages_are_noted_in_order_with_their_seconds() -> None:
@@ -59,7 +61,7 @@ def test_nothing_is_noted_outside_a_request(baseline: Baseline, pixels: NDArray[
     with collect() as notes:
         pass
     with timed("decode"):
-        note_size(3, 4)
+        note_size(PICTURE)
     WatchedPredictor(FakePredictor(), baseline).predict(pixels)
 
     assert notes.report() == ((), (), ())
@@ -90,9 +92,9 @@ def test_noted_sizes_count_where_there_is_one_for_each_picture(
     watched = WatchedPredictor(FakePredictor(), baseline)
 
     with collect() as notes:
-        note_size(40, 30)
+        note_size(PICTURE)
         watched.predict(pixels[:1])
-        note_size(40, 30)
+        note_size(PICTURE)
         watched.predict(pixels[:2])
 
     aspects = [bins[-1] for bins in notes.report().pictures]
