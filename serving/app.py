@@ -55,10 +55,6 @@ class Backend(Protocol):
     def capacity(self) -> int:
         """Requests that may be in hand at once."""
 
-    @property
-    def waiting(self) -> int:
-        """Requests in the queue."""
-
     def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool]) -> Answer:
         """The answer, begun within `seconds` if the client still waits then. Raises RequestError."""
 
@@ -100,7 +96,7 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     def openapi() -> Response:
         return Response(encode_json(build_openapi()), content_type=JSON)
 
-    app.wsgi_app = Observed(app.wsgi_app, backend, metrics)  # type: ignore[method-assign]
+    app.wsgi_app = Observed(app.wsgi_app, metrics)  # type: ignore[method-assign]
     app.register_error_handler(RequestError, answer_request_error)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_unexpected_error)
@@ -110,9 +106,8 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
 class Observed:
     """WSGI around the app: every request has an id, which the log and the answer carry, and is counted."""
 
-    def __init__(self, app: WSGIApplication, backend: Backend, metrics: Metrics) -> None:
+    def __init__(self, app: WSGIApplication, metrics: Metrics) -> None:
         self._app = app
-        self._backend = backend
         self._metrics = metrics
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -129,7 +124,6 @@ class Observed:
                 return self._app(environ, start)
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.queue_depth.set(self._backend.waiting)
 
 
 class Budget:

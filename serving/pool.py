@@ -46,6 +46,9 @@ class Events(Protocol):
     def restarted(self) -> None:
         """A process is started in place of one that ended."""
 
+    def queued(self, waiting: int) -> None:
+        """The queue has got longer or shorter."""
+
     def answered(self, report: Report, *, queue_seconds: float) -> None:
         """A process answered, after the request had waited so long for it."""
 
@@ -222,6 +225,7 @@ class Pool:
             raise Overloaded(self.retry_after())
         turn: AsyncResult[Process] = AsyncResult()
         self._waiting.append(turn)
+        self._events.queued(self.waiting)
         try:
             process = turn.get(timeout=max(0.0, deadline - time.monotonic()))
         except gevent.Timeout as error:
@@ -229,6 +233,7 @@ class Pool:
                 self._release(turn.value)
             else:
                 self._waiting.remove(turn)
+                self._events.queued(self.waiting)
             raise DeadlinePassed(self.retry_after()) from error
         assert process is not None
         if is_gone():
@@ -250,6 +255,7 @@ class Pool:
     def _hand_out(self, process: Process) -> None:
         while process.free_slots > 0 and self._waiting:
             self._waiting.popleft().set(self._take(process))
+            self._events.queued(self.waiting)
 
     def _keep_alive(self, child: Child) -> None:
         failures = 0

@@ -57,6 +57,9 @@ class _Events:
     def restarted(self) -> None:
         self._metrics.restarts.inc()
 
+    def queued(self, waiting: int) -> None:
+        self._metrics.queue_depth.set(waiting)
+
     def answered(self, report: Report, *, queue_seconds: float) -> None:
         stages, batches, pictures = report
         self._metrics.record([("queue", queue_seconds), *stages], batches, [tuple(bins) for bins in pictures])

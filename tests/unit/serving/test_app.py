@@ -51,7 +51,6 @@ class InOneProcess:
     def __init__(self, predictor: FakePredictor, settings: Settings = SETTINGS) -> None:
         self.info: dict[str, Any] = {"precision": predictor.precision}
         self.reason: str | None = None
-        self.waiting = 0
         self.capacity = 4
         self._predictor = predictor
         self._max_pixels = settings.max_pixels
