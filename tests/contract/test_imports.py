@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "serving/engine_torch.py": ("artifact", "numpy", "torch", "safetensors"),
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
+    "local/data_processing.py": ("jsonpath_ng",),
     "examples": ("numpy", "PIL"),
 }
 PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})
