@@ -10,8 +10,9 @@ import errno
 import itertools
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, NamedTuple
 
 from local.platform import LocalError
 
@@ -24,11 +25,19 @@ class OutputError(LocalError):
     """Nothing more can be written; the message says where and why."""
 
 
+class Partial(NamedTuple):
+    """A file on its way to its name."""
+
+    path: Path
+    file: BinaryIO
+
+
 class Folder:
     """The output folder: makes folders once and gives partial files their numbers."""
 
     def __init__(self, root: Path) -> None:
         self._root, self._numbers, self._made = root, itertools.count(), set[Path]()
+        self._open: set[Partial] = set()
         (root / PARTIAL).mkdir(parents=True, exist_ok=True)
         for leftover in (root / PARTIAL).iterdir():
             leftover.unlink()
@@ -37,17 +46,34 @@ class Folder:
         """Where the answers of `key` go."""
         return self._root / f"{key}.out"
 
-    def new_partial(self) -> Path:
-        """A name nobody else has; on the same disk, so that it can be renamed."""
-        return self._root / PARTIAL / str(next(self._numbers))
+    def open_partial(self) -> Partial:
+        """A file nobody else has; on the same disk, so that it can be renamed."""
+        path = self._root / PARTIAL / str(next(self._numbers))
+        partial = Partial(path, path.open("wb"))
+        self._open.add(partial)
+        return partial
 
-    def finish(self, partial: Path, key: str) -> None:
-        """From now on the object counts as finished."""
+    def close(self) -> None:
+        """Drop what is unfinished."""
+        for partial in list(self._open):
+            self.discard(partial)
+
+    def discard(self, partial: Partial) -> None:
+        """Nothing of it stays."""
+        self._open.discard(partial)
+        with suppress(OSError):  # writes what is buffered, for which a full disk has no room
+            partial.file.close()
+        partial.path.unlink(missing_ok=True)
+
+    def finish(self, partial: Partial, key: str) -> None:
+        """From now on the object counts as finished. Raises OSError, the partial file still there."""
+        partial.file.close()
         output = self.output_path(key)
         if output.parent not in self._made:
             output.parent.mkdir(parents=True, exist_ok=True)
             self._made.add(output.parent)
-        partial.rename(output)
+        partial.path.rename(output)
+        self._open.discard(partial)
 
 
 class Assembly:
@@ -59,8 +85,7 @@ class Assembly:
         self._lock = threading.Lock()
         self._waiting: dict[int, bytes] = {}
         self._written, self._total = 0, -1
-        self._file: IO[bytes] | None = None
-        self._partial = Path()
+        self._partial: Partial | None = None
 
     def total_is(self, count: int) -> None:
         """Known before the first answer, where an object is one request."""
@@ -99,16 +124,14 @@ class Assembly:
             raise OutputError(f"{self._folder.output_path(self.key)} cannot be written: {error}.") from error
 
     def _write(self) -> bool:
-        if self._file is None:
-            self._partial = self._folder.new_partial()
-            self._file = self._partial.open("wb")
+        if self._partial is None:
+            self._partial = self._folder.open_partial()
         while self._written in self._waiting:
             answer = self._waiting.pop(self._written)
-            self._file.writelines(self._ended(answer))
+            self._partial.file.writelines(self._ended(answer))
             self._written += 1
         if self._written != self._total:
             return False
-        self._file.close()
         self._folder.finish(self._partial, self.key)
         return True
 
@@ -117,10 +140,5 @@ class Assembly:
         return (answer, b"\n") if self._ends_lines and not answer.endswith(b"\n") else (answer,)
 
     def _discard(self) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.close()  # writes what is buffered, for which a full disk has no room
-        except OSError:
-            pass
-        self._partial.unlink(missing_ok=True)
+        if self._partial is not None:
+            self._folder.discard(self._partial)

@@ -89,7 +89,7 @@ def build_request(
 def _merge(request: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(request)
     for name, value in fields.items():
-        inner = merged.get(name)
+        inner = merged.get(name, {})
         is_section = isinstance(inner, Mapping) and isinstance(value, Mapping)
         merged[name] = _merge(inner, value) if is_section else value
     return merged

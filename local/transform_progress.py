@@ -1,4 +1,4 @@
-"""How far a transform job is, how fast, and how much longer: a bar on a terminal, else a line now and then."""
+"""How far a transform job is, how fast, and how much longer: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 

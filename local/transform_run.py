@@ -104,6 +104,7 @@ def transform(
         stop.set()
         for thread in threads:
             thread.join(JOIN_SECONDS)
+        folder.close()
     return progress
 
 

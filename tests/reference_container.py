@@ -88,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             "accept": self.headers.get("Accept"),
             "transfer": self.headers.get("Transfer-Encoding"),
             "in_flight": IN_FLIGHT[0],
+            "pid": os.getpid(),
             "client": self.client_address[1],
             "server": os.environ["SAGEMAKER_BIND_TO_PORT"],
             "environment": {name: value for name, value in os.environ.items() if "SAGEMAKER_" in name},
