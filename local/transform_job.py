@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,11 @@ from artifact.bundle import MANIFEST, Bundle, open_bundle
 from local.endpoint import open_artifact, start_endpoint
 from local.invoking import Address
 from local.transform_driver import Transformed, transform_with
+from local.transform_input import list_input
 from local.transform_request import TransformRequest, parse_transform_request
+from scoring.comparison import read_record
+from scoring.job import score_job
+from scoring.joining import Truth, build_truth, read_truth
 
 CONTENT_TYPE = "application/x-image"  # one for the whole job: the container looks at the bytes
 SHAPING_SETTINGS = ("KENNEL_ENGINE", "KENNEL_PRECISION")  # of the server's, those that change its answers
@@ -38,12 +42,14 @@ def run_transform_job(
     max_concurrent: int | None = None,
     image: str | None = None,
     fields: Mapping[str, Any] = {},
+    labels: Path | None = None,
     retry_failed: bool = False,
     fresh: bool = False,
 ) -> TransformResult:
     """Transform by Kennel's server, a process or the container of `image`, and score what it answered.
 
     `fields` are more of CreateTransformJob's. Failed objects get no .out and are listed; the others are kept.
+    `labels` is a folder or CSV with the truth, where the input's own folders do not tell it.
     Raises LocalError where there is nothing to transform, or the server does not start or go on.
     """
     request = parse_transform_request(
@@ -63,7 +69,7 @@ def run_transform_job(
 
         model = _identify_model(bundle, image)
         result = transform_with(request, start, model=model, retry_failed=retry_failed, fresh=fresh)
-        return _score(request, bundle, result)
+        return _score(request, bundle, result, labels)
 
 
 def build_request(
@@ -102,5 +108,33 @@ def _identify_model(bundle: Bundle, image: str | None) -> dict[str, str]:
     return {"manifest": manifest, "image": image or "", **settings}
 
 
-def _score(request: TransformRequest, bundle: Bundle, result: Transformed) -> TransformResult:
-    raise NotImplementedError
+def _truth_of_objects(request: TransformRequest, labels: Sequence[str]) -> Truth:
+    """Each object is an image, its first folder the label; records of split objects have no truth here."""
+    if request.split != "None":
+        return Truth({})
+    paths = [item.key for item in list_input(request)]
+    is_folder = request.source.is_dir()
+    return build_truth(paths, labels, images_dir=request.source if is_folder else None)
+
+
+def _score(
+    request: TransformRequest, bundle: Bundle, result: Transformed, labelled: Path | None
+) -> TransformResult:
+    """report.html, scores.json and the tables beside the outputs."""
+    manifest, output = bundle.manifest, request.destination
+    truth = read_truth(labelled, manifest.labels) if labelled else _truth_of_objects(request, manifest.labels)
+    scores = score_job(
+        output,
+        truth,
+        manifest.labels,
+        destination=output,
+        title=f"{manifest.architecture} on {request.source.name}",
+        record=read_record(bundle, result.precision),
+        images_dir=truth.images_dir,
+        facts={
+            "architecture": manifest.architecture,
+            "classes": str(len(manifest.labels)),
+            "trained": manifest.created,
+        },
+    )
+    return TransformResult(scores=scores, report=output / "report.html", failed=result.failed)

@@ -75,6 +75,22 @@ def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure, title="share of right answers by confidence")
 
 
+def draw_abstaining(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy of the answers that are given, by the share of images that get one; with its interval."""
+    figure, axes = _new_axes()
+    coverages = [point["coverage"] for point in curve]
+    middle, low, high = ([point["accuracy"][name] for point in curve] for name in ("value", "low", "high"))
+    axes.fill_between(coverages, low, high, color=ACCENT, alpha=0.18, linewidth=0)
+    axes.plot(coverages, middle, color=ACCENT, linewidth=1.8)
+    axes.set(xlim=(0, 1.01), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of images answered")
+    axes.set_ylim(max(0.0, min(middle) - 0.05), 1.005)
+    axes.set_ylabel("right")
+    axes.xaxis.set_major_formatter(_PERCENT)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    return _svg(figure, title="share of right answers by share of images answered")
+
+
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]]) -> str:
     """One pixel per cell, as a share of its row; even one mistake among many is strong enough to be seen."""
     counts = np.asarray(matrix, dtype=np.float64)

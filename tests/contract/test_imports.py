@@ -28,11 +28,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training/doctor/mislabelled.py": ("artifact", "numpy", "cleanlab"),
     "scoring": ("artifact", "numpy", "scipy", "jinja2", "PIL"),
     "scoring/charts.py": ("matplotlib", "numpy"),
+    "scoring/__main__.py": ("artifact", "tqdm"),
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
     "serving/engine_torch.py": ("artifact", "numpy", "torch", "safetensors"),
     "serving/engine_openvino.py": ("artifact", "numpy", "openvino"),
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
     "local/data_processing.py": ("jsonpath_ng",),
+    "local/transform_command.py": ("artifact", "scoring"),
     "examples": ("numpy", "PIL"),
 }
 PACKAGES = sorted({entry.split("/")[0] for entry in MAY_IMPORT})

@@ -13,18 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoring.__main__ import main
+from scoring.columns import tabulate
+from scoring.comparison import Record, compare
 from scoring.items import Item
 from scoring.report import (
     PREVIEW_FORMATS,
-    calibration_words,
-    comparison_words,
     encode_thumbnail,
-    lead_words,
-    percent,
     write_report,
 )
-from scoring.scores import compare_with_trainer, score
+from scoring.scores import score
+from scoring.words import calibration_words, comparison_words, lead_words, percent
 
 LABELS = ("damage", "no_damage")
 
@@ -118,7 +116,7 @@ def test_mistake_is_captioned_with_both_labels_and_shown_as_a_thumbnail(tmp_path
     page = render(tmp_path, score(ITEMS, LABELS), images_dir=tmp_path)
 
     assert "said <b>no_damage</b> 98\u00a0% — is damage" in page
-    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert page.count('src="data:image/jpeg;base64,') == 2  # among the mistakes and among the confused labels
 
 
 def test_thumbnail_is_upright_and_small(tmp_path: Path) -> None:
@@ -218,9 +216,8 @@ def test_failed_items_are_listed_with_their_reason(tmp_path: Path) -> None:
 def test_comparison_is_told_in_words(
     tmp_path: Path, record: dict[str, tuple[str, float]], words: str
 ) -> None:
-    comparison = compare_with_trainer(
-        ITEMS, LABELS, trainer_predictions=record, trainer_metrics={"top1_accuracy": 2 / 3}
-    )
+    known = Record(precision="fp32", predictions=record, top1_accuracy=2 / 3)
+    comparison = compare(tabulate(ITEMS, LABELS, recorded=known.predicted), known)
 
     assert words in comparison_words(comparison)
     assert words.replace("'", "&#39;") in render(tmp_path, {**score(ITEMS, LABELS), "comparison": comparison})
@@ -298,37 +295,3 @@ def test_page_of_120_labels_is_small_and_reads_without_folder_codes(tmp_path: Pa
     assert len(page) < 3_000_000
     assert re.search(r"said <b>breed_\d+</b>", page)
     assert labels[7] in page
-
-
-def test_command_line_writes_both_files_and_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for path, content in (
-        ("in/damage/1.jpg", ""),
-        ("out/damage/1.jpg.out", "[[-0.105360516, -2.302585093]]"),
-    ):
-        (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).write_text(content)
-    (tmp_path / "labels.txt").write_text("damage\nno_damage\n")
-
-    status = main([str(tmp_path / "in"), str(tmp_path / "out"), "--labels", str(tmp_path / "labels.txt")])
-
-    captured = capsys.readouterr()
-    assert status == 0
-    assert (captured.out, captured.err.count("\n")) == ("", 1)
-    assert "Right on the only image." in captured.err
-    assert {file.name for file in (tmp_path / "out").glob("*.*")} == {"scores.json", "report.html"}
-
-
-def test_command_line_without_anything_to_score_exits_with_1(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("damage\nno_damage\n")
-    (tmp_path / "in").mkdir()
-
-    assert main([str(tmp_path / "in"), str(tmp_path), "--labels", str(tmp_path / "labels.txt")]) == 1
-
-
-def test_command_line_refuses_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "nowhere"), str(tmp_path), "--labels", str(tmp_path)])
-
-    assert "is not a folder" in capsys.readouterr().err
