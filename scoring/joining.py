@@ -44,8 +44,6 @@ def read_truth(source: Path, labels: Sequence[str]) -> Truth:
     """
     if source.is_dir():
         return build_truth(list_files(source), labels, images_dir=source)
-    if not source.is_file():
-        raise FileNotFoundError(f"There is neither a folder nor a CSV file {str(source)!r}.")
     return Truth(dict(sorted(_read_csv(source, set(labels)).items())))
 
 
@@ -197,6 +195,8 @@ def _label_of(path: str, known: set[str]) -> str | None:
 
 def _read_csv(source: Path, known: set[str] | None) -> dict[str, str | None]:
     """Path -> label. The first row may name the columns; else they are path and label."""
+    if not source.is_file():
+        raise FileNotFoundError(f"There is neither a folder nor a CSV file {str(source)!r}.")
     found: dict[str, str | None] = {}
     with source.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
