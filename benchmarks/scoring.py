@@ -1,6 +1,6 @@
-"""How long and how much memory the scoring of many predictions takes: made up, written, scored by the real command.
+"""Time and memory of scoring many predictions: made up, written, scored by the real command.
 
-python -m benchmarks.scoring [--count 1000000] [--classes 120] [--form lines|files] [--keep FOLDER]
+    python -m benchmarks.scoring [--count 1000000] [--classes 120] [--form lines|files] [--keep FOLDER]
 
 The last line on stdout is JSON; peak_rss_mb is the scoring process's own.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 CHUNK = 10_000
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -43,9 +44,12 @@ def measure(place: Path, count: int, num_classes: int, form: str) -> dict[str, f
         *("--names", str(place / "names.txt"), "--destination", str(place / "page")),
     ]
     started = time.monotonic()
-    subprocess.run(command, check=True)
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+    _, status, usage = os.wait4(process.pid, 0)  # this process's own peak; RUSAGE_CHILDREN is of any child
+    process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started
-    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    assert process.returncode == 0, "the scoring failed (see above)"
+    peak_mb = usage.ru_maxrss / 1024
     scored = json.loads((place / "page/scores.json").read_text())["counts"]["scored"]
     assert scored == count, f"{scored} of {count} were scored"
     return {

@@ -12,6 +12,7 @@ from scoring.proportions import proportion
 NUM_POINTS = 100
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 WANTED_ACCURACIES = (0.9, 0.95, 0.99)
+LEAST_ANSWERS = 20  # fewer prove nothing: the surest three are right by luck
 
 
 def measure_abstaining(is_correct: NDArray[np.bool_], confidences: NDArray[np.float64]) -> dict[str, Any]:
@@ -59,8 +60,8 @@ def _reach(
     count: int,
     wanted: float,
 ) -> dict[str, Any]:
-    """The largest share that can be answered with at least that accuracy; nothing where none can."""
-    places = np.flatnonzero(hits >= wanted * answered)
+    """The largest share that can be answered with at least that accuracy; nothing where too few can."""
+    places = np.flatnonzero((hits >= wanted * answered) & (answered >= LEAST_ANSWERS))
     if not len(places):
         return {"wanted": wanted, "threshold": None, "coverage": 0.0, "accuracy": proportion(0, 0)}
     return {"wanted": wanted, **_point(confidences, hits, answered, count, int(places[-1]))}

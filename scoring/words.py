@@ -79,8 +79,8 @@ def alarm_paragraph(comparison: Mapping[str, Any]) -> str:
     if chance is not None:
         verdict = "more than chance explains" if chance < SIGNIFICANT else "which may be chance"
         words += (
-            f" Among them the trainer alone was right {lost} times and the server alone {won} times, "
-            f"{verdict} (p = {chance:.2g})."
+            f" Where only one of both was right, it was the trainer on {count_images(lost)} and the server "
+            f"on {count_images(won)}, {verdict} (p = {chance:.2g})."
         )
     return (
         f"{words} The usual causes: pictures are decoded, resized or normalised in another way than in "

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.scoring import measure
 
-FEW, MANY = 1_000, 21_000
+FEW, MANY = 5_000, 25_000
 
 
 @pytest.mark.parametrize("form", ["lines", "files"])

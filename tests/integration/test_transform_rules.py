@@ -18,7 +18,8 @@ import pytest
 from local.platform import LocalError
 from local.splitting import RECORDIO_MAGIC
 from local.transform_request import parse_transform_request
-from tests.transform_jobs import Workplace
+from tests.conftest import run_local
+from tests.transform_jobs import Workplace, start_reference
 
 MEBIBYTE = 2**20
 CSV = {"ContentType": "text/csv", "SplitType": "Line", "AssembleWith": "Line"}
@@ -544,3 +545,18 @@ def test_request_outside_the_documented_limits_is_refused(
 def test_output_inside_the_input_is_refused(workplace: Workplace) -> None:
     with pytest.raises(LocalError, match="lies inside the input"):
         parse_transform_request(workplace.request(S3OutputPath=str(workplace.input / "out")))
+
+
+def test_command_line_drives_a_server_somebody_else_started(workplace: Workplace) -> None:
+    workplace.write({"a.csv": ROWS, "b.csv": b"bad\n"})
+    with start_reference(workplace.root / "log", {}) as address:
+        done = run_local(
+            *("transform", "--url", f"http://127.0.0.1:{address.port}", "--input", str(workplace.input)),
+            *("--output", str(workplace.output), "--content-type", "text/csv", "--split-type", "Line"),
+            *("--assemble-with", "Line", "--join-source", "Input", "--output-filter", "$[0,-1]"),
+            *("--strategy", "SingleRecord", "--max-concurrent", "2"),
+        )
+
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"objects": 2, "failed": 1})
+    assert workplace.answers() == {"a.csv.out": b"1,3.0\n3,7.0\n5,11.0\n"}
+    assert "failed b.csv: " in done.stderr and "--retry-failed" in done.stderr

@@ -37,11 +37,18 @@ def test_equal_confidences_are_answered_together() -> None:
 
 
 def test_threshold_for_a_wanted_accuracy_covers_as_much_as_it_can() -> None:
-    wanted = measure(*((0.9 - place / 100, place != 15) for place in range(30)))["wanted"]
+    wanted = measure(*((0.9 - place / 100, place != 30) for place in range(60)))["wanted"]
 
     assert isinstance(wanted, list)
     by_accuracy = {row["wanted"]: row["coverage"] for row in wanted}
     assert by_accuracy == {0.9: 1.0, 0.95: 1.0, 0.99: 0.5}
+
+
+def test_luck_of_the_surest_few_is_no_threshold() -> None:
+    wanted = measure(*((0.9 - place / 100, place < 19) for place in range(60)))["wanted"]
+
+    assert isinstance(wanted, list)
+    assert [row["coverage"] for row in wanted] == [pytest.approx(21 / 60), pytest.approx(20 / 60), 0.0]
 
 
 def test_accuracy_that_no_threshold_reaches_is_none() -> None:
