@@ -70,6 +70,7 @@ def compare(columns: Columns, record: Record) -> dict[str, Any]:
     scored = columns.scored
     correct, count = int(columns.is_right[scored].sum()), int(scored.sum())
     accuracy = correct / count if count else None
+    shown = _worst(is_other, is_affected, differences)
     is_same_set = {columns.paths[place] for place in np.flatnonzero(scored)} == record.predictions.keys()
     return {
         "precision": record.precision,
@@ -86,16 +87,7 @@ def compare(columns: Columns, record: Record) -> dict[str, Any]:
         "trainer_items_without_answer": len(record.predictions) - len(places),
         "largest_log_probability_difference": float(differences.max()) if len(places) else None,
         "median_log_probability_difference": float(np.median(differences)) if len(places) else None,
-        "disagreements": [
-            {
-                "path": columns.paths[places[i]],
-                "label": _label(columns, int(places[i])),
-                "predicted": columns.labels[now[i]],
-                "trainer_predicted": columns.labels[then[i]],
-                "log_probability_difference": float(differences[i]),
-            }
-            for i in _worst(is_other, is_affected, differences)
-        ],
+        "disagreements": _list(columns, places, now, then, differences, shown),
     }
 
 
@@ -131,6 +123,26 @@ def _pair(targets: NDArray[np.int64], now: NDArray[np.int64], then: NDArray[np.i
         "only_trainer_right": only_then,
         "p_value": paired_p_value(only_now, only_then),
     }
+
+
+def _list(
+    columns: Columns,
+    places: NDArray[np.int64],
+    now: NDArray[np.int64],
+    then: NDArray[np.int64],
+    differences: NDArray[np.float64],
+    chosen: list[int],
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": columns.paths[places[i]],
+            "label": _label(columns, int(places[i])),
+            "predicted": columns.labels[now[i]],
+            "trainer_predicted": columns.labels[then[i]],
+            "log_probability_difference": float(differences[i]),
+        }
+        for i in chosen
+    ]
 
 
 def _worst(

@@ -52,6 +52,40 @@ def write_report(
     facts: Mapping[str, str] = {},
 ) -> None:
     """`scores` as `score` made them; the answer of `compare`, when there is one, as `comparison`."""
+    page = (
+        _build_environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            facts=facts,
+            name_of=short_names(scores),
+            scores=scores,
+            lead=lead_words(scores),
+            tiles=build_tiles(scores),
+            matrix=_matrix(scores),
+            classes=_classes(scores["per_class"]),
+            is_open=len(scores["labels"]) <= MOST_TABLE_CLASSES,
+            calibration_words=calibration_words(scores),
+            abstaining_words=abstaining_words(scores),
+            alarm=alarm_paragraph(scores["comparison"]) if scores.get("comparison") else "",
+            mistakes=[
+                {**mistake, "thumbnail": _thumbnail(images_dir, mistake["path"])}
+                for mistake in scores["worst_mistakes"]
+            ],
+            pairs=_pictured_pairs(scores, images_dir),
+            failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
+            oddities=_oddities(scores),
+            precisions=precisions,
+            curves=draw_learning_curves(history),
+            reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
+            abstaining=draw_abstaining(scores["abstaining"]["curve"]) if scores["counts"]["scored"] else "",
+        )
+    )
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination.write_text(page, encoding="utf-8", errors="replace")  # a path may hold undecodable bytes
+
+
+def _build_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,33 +94,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("report.html").render(
-        title=title,
-        facts=facts,
-        name_of=short_names(scores),
-        scores=scores,
-        lead=lead_words(scores),
-        tiles=build_tiles(scores),
-        matrix=_matrix(scores),
-        classes=_classes(scores["per_class"]),
-        is_open=len(scores["labels"]) <= MOST_TABLE_CLASSES,
-        calibration_words=calibration_words(scores),
-        abstaining_words=abstaining_words(scores),
-        alarm=alarm_paragraph(scores["comparison"]) if scores.get("comparison") else "",
-        mistakes=[
-            {**mistake, "thumbnail": _thumbnail(images_dir, mistake["path"])}
-            for mistake in scores["worst_mistakes"]
-        ],
-        pairs=_pictured_pairs(scores, images_dir),
-        failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
-        oddities=_oddities(scores),
-        precisions=precisions,
-        curves=draw_learning_curves(history),
-        reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
-        abstaining=draw_abstaining(scores["abstaining"]["curve"]) if scores["counts"]["scored"] else "",
-    )
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    destination.write_text(page, encoding="utf-8", errors="replace")  # a path may hold undecodable bytes
+    return environment
 
 
 def build_tiles(scores: Scores) -> list[dict[str, str]]:
