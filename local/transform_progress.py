@@ -22,9 +22,9 @@ class TransformProgress:
         self.records = 0
         self._units, self._total = 0, total
         self._started = self._said = time.monotonic()
-        is_bytes = unit == "B"
+        self._is_bytes = unit == "B"
         self._bar = (
-            tqdm(total=total, unit=unit, unit_scale=is_bytes, desc="transform", leave=False)
+            tqdm(total=total, unit=unit, unit_scale=self._is_bytes, desc="transform", leave=False)
             if sys.stderr.isatty()
             else None
         )
@@ -49,7 +49,8 @@ class TransformProgress:
         self._units += units
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self.records_per_second:.0f} images/s", refresh=False)
+            if self._is_bytes:  # else the bar's own rate is that of images
+                self._bar.set_postfix_str(f"{self.records_per_second:.0f} images/s", refresh=False)
             self._bar.update(units)
         elif now - self._said >= LINE_SECONDS:
             self._said = now
