@@ -20,7 +20,7 @@ from local.endpoint import start_endpoint
 from local.platform import LocalError, forward_signals
 from local.smoke import format_table, run_smoke
 from local.training_job import run_training_job
-from local.transform_job import run_transform_job
+from local.transform_command import add_transform_options, run_transform
 from training.hyperparameters import HyperparameterError
 from training.recipe import RecipeError, read_recipe
 
@@ -76,25 +76,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _transform(options: argparse.Namespace) -> int:
-    result = run_transform_job(
-        options.artifact,
-        input_dir=options.input,
-        output_dir=options.output,
-        max_concurrent=options.max_concurrent,
-        image=_serving_image(options),
-    )
-    for path, reason in sorted(result.failed.items())[:20]:
-        print(f"failed {path}: {reason}", file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "report": str(result.report),
-                "failed": len(result.failed),
-                "top1_accuracy": result.scores["top1_accuracy"]["value"],
-            }
-        )
-    )
-    return 1 if result.failed else 0
+    return run_transform(options, _serving_image(options))
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -155,17 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     transform = verbs.add_parser("transform", help="score a whole folder: one .out per image, and a report")
-    transform.add_argument(
-        "--artifact", type=Path, required=True, help="model.tar.gz, or its unpacked folder"
-    )
-    transform.add_argument("--input", type=Path, required=True, help="folder of images, by label if scored")
-    transform.add_argument("--output", type=Path, required=True, help="gets **.out, scores.json, report.html")
-    transform.add_argument(
-        "--max-concurrent",
-        type=int,
-        metavar="N",
-        help="MaxConcurrentTransforms; default: what the server asks for",
-    )
+    add_transform_options(transform)
     _add_docker(transform)
     transform.set_defaults(run=_transform)
 

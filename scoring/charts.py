@@ -23,6 +23,8 @@ RIGHT_RGB, WRONG_RGB = (
     (214, 98, 48),
 )  # pixels of the heat map: mid tones, legible on both grounds
 
+FEWEST_DRAWN = 10  # answers behind a point of the abstaining curve; fewer jump about
+
 LOSS_SERIES = {"train_loss": "training", "validation_loss": "validation"}
 ACCURACY_SERIES = {"train_top1_accuracy": "training", "validation_top1_accuracy": "validation"}
 
@@ -73,6 +75,24 @@ def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     strip.set_ylabel("images", rotation=0, ha="right", va="center", labelpad=8)
     strip.xaxis.set_major_formatter(_PERCENT)
     return _svg(figure, title="share of right answers by confidence")
+
+
+def draw_abstaining(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy of the answers that are given, by the share of images that get one; with its interval."""
+    figure, axes = _new_axes()
+    curve = [point for point in curve if point["accuracy"]["count"] >= FEWEST_DRAWN] or curve[-1:]
+    coverages = [point["coverage"] for point in curve]
+    middle, low, high = ([point["accuracy"][name] for point in curve] for name in ("value", "low", "high"))
+    axes.fill_between(coverages, low, high, color=ACCENT, alpha=0.18, linewidth=0)
+    axes.plot(coverages, middle, color=ACCENT, linewidth=1.8)
+    axes.set_position((0.15, 0.17, 0.79, 0.8))
+    axes.set(xlim=(0, 1.01), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of images answered")
+    axes.set_ylim(max(0.0, min(middle) - 0.05), 1.005)
+    axes.set_ylabel("right")
+    axes.xaxis.set_major_formatter(_PERCENT)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    return _svg(figure, title="share of right answers by share of images answered")
 
 
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]]) -> str:

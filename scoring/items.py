@@ -1,12 +1,11 @@
-"""What the server answered for each image, joined with the truth its folder states."""
+"""What the server answered for one image: read from its JSON, whichever of the forms it has."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 SUM_TOLERANCE = 0.02  # 120 probabilities rounded to 4 decimals miss 1 by at most 0.006
 SMALLEST_PROBABILITY = 1e-12  # a rounded answer may say 0, whose logarithm could not be averaged
 EXCERPT_CHARACTERS = 80
+JOINED_OUTPUT = "SageMakerOutput"  # where a transform job with JoinSource=Input puts the answer
+KEYS = ("path", "key", "id", "image", "name")  # of a joined record, in which its item is named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,44 +28,78 @@ class Item:
     error: str = ""
 
 
-def read_outputs(input_dir: Path, output_dir: Path, labels: Sequence[str]) -> list[Item]:
-    """One item per file under `input_dir` (hidden ones skipped), its answer read from `<path>.out`."""
-    if not input_dir.is_dir():
-        raise NotADirectoryError(f"The input folder {str(input_dir)!r} does not exist or is no folder.")
-    files = (file.relative_to(input_dir) for file in input_dir.rglob("*") if file.is_file())
-    paths = sorted(file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts))
-    return [_read_item(path, output_dir / f"{path}.out", labels) for path in paths]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One line of an output: the item it names itself, if it does, and its log-probabilities or why not."""
+
+    name: str
+    log_probabilities: NDArray[np.float64] | None
+    error: str = ""
 
 
-def _read_item(path: str, output: Path, labels: Sequence[str]) -> Item:
-    folder, *below = PurePosixPath(path).parts
-    label = folder if below and folder in labels else None
+def read_answers(body: bytes, labels: Sequence[str]) -> list[Answer]:
+    """One answer, or one per line of an output that has several."""
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) > 1 and all(line[:1] in b"{[" for line in lines) and _is_whole(lines[0]):
+        return [_read_answer(line, labels) for line in lines]
+    return [_read_answer(body, labels)]
+
+
+def _is_whole(line: bytes) -> bool:
+    """Not the first line of one indented document."""
     try:
-        log_probabilities = parse_output(output.read_bytes(), labels)
-    except FileNotFoundError:
-        return Item(path=path, label=label, log_probabilities=None, error="no output")
-    except (OSError, ValueError) as error:
-        return Item(path=path, label=label, log_probabilities=None, error=str(error))
-    return Item(path=path, label=label, log_probabilities=log_probabilities)
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read_answer(line: bytes, labels: Sequence[str]) -> Answer:
+    name = ""
+    try:
+        answer = _load(line)
+        if isinstance(answer, dict):
+            name = next((str(answer[key]) for key in KEYS if isinstance(answer.get(key), str)), "")
+            answer = answer.get(JOINED_OUTPUT, answer)
+        return Answer(name, _log_probabilities(answer, line, labels))
+    except ValueError as error:
+        return Answer(name, None, str(error))
 
 
 def parse_output(body: bytes, labels: Sequence[str]) -> NDArray[np.float64]:
-    """Log-probabilities in label order from either JSON answer; a ValueError names what was found."""
+    """Log-probabilities in label order from one JSON answer; a ValueError names what was found."""
+    return _log_probabilities(_load(body), body, labels)
+
+
+def _load(body: bytes) -> Any:
     try:
-        answer = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
         raise ValueError(f"the output is not JSON: {_excerpt(body)}") from None
+
+
+def _log_probabilities(answer: Any, body: bytes, labels: Sequence[str]) -> NDArray[np.float64]:
     match answer:
         case [[*values]]:
             log_probabilities = _floats(values, len(labels))
+        case [float() | int(), *_]:  # a line of many
+            log_probabilities = _floats(answer, len(labels))
         case {"predictions": [*predictions]}:
             log_probabilities = _log_of_labelled(predictions, labels)
+        case {"error": error}:
+            raise ValueError(f"the server refused it: {_reason(error)}")
         case _:
             raise ValueError(f"the output is not one row of log-probabilities: {_excerpt(body)}")
     total = float(np.exp(np.minimum(log_probabilities, 700.0)).sum())  # e^710 overflows
     if abs(total - 1) > SUM_TOLERANCE:
         raise ValueError(f"the probabilities sum to {total:.4g}, not to 1")
     return log_probabilities
+
+
+def _reason(error: Any) -> str:
+    """Of `{"error": {"code", "message", "hint"}}`, which one item of many may carry."""
+    message = error.get("message", error) if isinstance(error, Mapping) else error
+    return _excerpt(str(message).encode())
 
 
 def _log_of_labelled(predictions: list[Any], labels: Sequence[str]) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import struct
 import warnings
 import zlib
@@ -15,13 +14,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
-from scoring.charts import draw_confusion_matrix, draw_learning_curves, draw_reliability
+from scoring.charts import draw_abstaining, draw_confusion_matrix, draw_learning_curves, draw_reliability
+from scoring.words import (
+    abstaining_words,
+    alarm_paragraph,
+    calibration_words,
+    comparison_words,
+    count_images,
+    lead_words,
+    percent,
+    short_names,
+)
 
 THUMBNAIL_PIXELS = 160
 MOST_TABLE_CLASSES = 12  # up to here the confusion matrix and the per-class table fit a screen
 MOST_FAILED_ITEMS = 200
-WELL_CALIBRATED = 0.02
-FOLDER_CODE = re.compile(r"^(n\d{8}-|\d{3}\.)")  # n02085620-Chihuahua, 001.Affenpinscher
+PICTURED_PAIRS = 8
 # What training accepts (MPO is read as JPEG); other readers only add faults, and EPS starts ghostscript.
 PREVIEW_FORMATS = tuple("JPEG PNG WEBP AVIF GIF BMP DIB TIFF JPEG2000 PPM TGA".split())
 # What Pillow raises over a broken, hostile or missing file, its EXIF block included.
@@ -43,7 +51,41 @@ def write_report(
     precisions: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, str] = {},
 ) -> None:
-    """`scores` as `score` made them; `compare_with_trainer`'s answer, when there is one, as `comparison`."""
+    """`scores` as `score` made them; the answer of `compare`, when there is one, as `comparison`."""
+    page = (
+        _build_environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            facts=facts,
+            name_of=short_names(scores),
+            scores=scores,
+            lead=lead_words(scores),
+            tiles=build_tiles(scores),
+            matrix=_matrix(scores),
+            classes=_classes(scores["per_class"]),
+            is_open=len(scores["labels"]) <= MOST_TABLE_CLASSES,
+            calibration_words=calibration_words(scores),
+            abstaining_words=abstaining_words(scores),
+            alarm=alarm_paragraph(scores["comparison"]) if scores.get("comparison") else "",
+            mistakes=[
+                {**mistake, "thumbnail": _thumbnail(images_dir, mistake["path"])}
+                for mistake in scores["worst_mistakes"]
+            ],
+            pairs=_pictured_pairs(scores, images_dir),
+            failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
+            oddities=_oddities(scores),
+            precisions=precisions,
+            curves=draw_learning_curves(history),
+            reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
+            abstaining=draw_abstaining(scores["abstaining"]["curve"]) if scores["counts"]["scored"] else "",
+        )
+    )
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination.write_text(page, encoding="utf-8", errors="replace")  # a path may hold undecodable bytes
+
+
+def _build_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -52,62 +94,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("report.html").render(
-        title=title,
-        facts=facts,
-        name_of=_names(scores),
-        scores=scores,
-        lead=lead_words(scores),
-        tiles=build_tiles(scores),
-        matrix=_matrix(scores),
-        classes=_classes(scores["per_class"]),
-        is_open=len(scores["labels"]) <= MOST_TABLE_CLASSES,
-        calibration_words=calibration_words(scores),
-        mistakes=[
-            {**mistake, "thumbnail": images_dir and encode_thumbnail(images_dir / mistake["path"])}
-            for mistake in scores["worst_mistakes"]
-        ],
-        failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
-        precisions=precisions,
-        curves=draw_learning_curves(history),
-        reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
-    )
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    destination.write_text(page, encoding="utf-8", errors="replace")  # a path may hold undecodable bytes
-
-
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """`93.4 %`; never rounds to 100 % or 0 % what is not exactly that."""
-    if fraction is None:
-        return "–"
-    nearest, smallest = f"{100 * fraction:.{digits}f}", 10.0**-digits
-    if fraction in (0, 1):
-        nearest = f"{100 * fraction:.0f}"
-    elif float(nearest) == 100:
-        nearest = f"> {100 - smallest:.{digits}f}"
-    elif float(nearest) == 0:
-        nearest = f"< {smallest:.{digits}f}"
-    return f"{nearest} %".replace(" ", "\u00a0")
-
-
-def lead_words(scores: Scores) -> str:
-    """The whole page in one or two sentences."""
-    counts, top1 = scores["counts"], scores["top1_accuracy"]
-    if not counts["items"]:
-        return "Nothing was scored: there were no images."
-    if not counts["scored"]:
-        return (
-            f"Nothing was scored. Of {_images(counts['items'])}, {counts['failed']} got no usable answer and "
-            f"{counts['unlabelled']} got one but lie in no folder named after a label."
-        )
-    if top1["correct"] == top1["count"]:
-        return f"Right on {'the only image' if top1['count'] == 1 else 'all ' + _images(top1['count'])}."
-    words = f"Right on {top1['correct']} of {_images(top1['count'])}."
-    name_of, pair = _names(scores), scores["confused_pairs"][0]
-    if pair["count"] == 1:
-        return words  # no mistake is more common than another
-    predicted, label = name_of[pair["predicted"]], name_of[pair["label"]]
-    return f"{words} The most common mistake is {predicted} for {label}, {pair['count']} times."
+    return environment
 
 
 def build_tiles(scores: Scores) -> list[dict[str, str]]:
@@ -140,7 +127,7 @@ def _failed_tile(scores: Scores) -> dict[str, str]:
         words.append("every image got an answer" if counts["items"] else "there were no images")
     elif accuracy["count"]:
         words.append(
-            f"of {_images(counts['items'])}; counted as wrong, top-1 is {percent(accuracy['value'])}"
+            f"of {count_images(counts['items'])}; counted as wrong, top-1 is {percent(accuracy['value'])}"
         )
     if counts["unlabelled"]:
         words.append(f"{counts['unlabelled']} more have no known label")
@@ -151,43 +138,12 @@ def _comparison_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
     compared, same = comparison["items_compared"], comparison["items_same_prediction"]
     difference = comparison["top1_difference"]
     figure, unit = percent(same / compared if compared else None), ""
-    if compared and same == compared:
+    if compared and same == compared and not comparison["alarm"]:
         figure = "identical"
     if difference is not None and f"{100 * difference:.2f}".strip("-") != "0.00":
         figure, unit = f"{100 * difference:+.2f}".replace("-", "\N{MINUS SIGN}"), "points"
-    tone = "" if compared and same == compared else "bad"
+    tone = "bad" if comparison["alarm"] or not compared else ""
     return _tile("Against the trainer", figure, comparison_words(comparison), unit=unit, tone=tone)
-
-
-def comparison_words(comparison: Mapping[str, Any]) -> str:
-    """In plain words, how these answers relate to the ones the trainer recorded."""
-    compared, same = comparison["items_compared"], comparison["items_same_prediction"]
-    strangers, absent = comparison["not_in_trainer_test_set"], comparison["trainer_items_without_answer"]
-    if not compared:
-        return "no image here is in the trainer's test set"
-    words = [f"same answer on {same} of {_images(compared)}"]
-    if same == compared:
-        words = [f"same answer on all {_images(compared)}"]
-    if comparison["trainer_top1_accuracy"] is not None:
-        words.append(f"the trainer measured {percent(comparison['trainer_top1_accuracy'])}")
-    if strangers:
-        words.append(f"{_images(strangers)} not in its test set")
-    if absent:
-        words.append(f"{_images(absent)} of its test set not answered here")
-    return "; ".join(words)
-
-
-def calibration_words(scores: Scores) -> str:
-    """Whether a stated confidence can be believed."""
-    calibration, accuracy = scores["calibration"], scores["top1_accuracy"]["value"]
-    error, confidence = calibration["expected_calibration_error"], calibration["mean_confidence"]
-    if error is None:
-        return ""
-    means = f"On average it claims {percent(confidence)} and is right {percent(accuracy)} of the time"
-    if error <= WELL_CALIBRATED:
-        return f"{means}: its confidence can be believed (expected calibration error {percent(error)})."
-    tendency = "over-confident" if confidence > accuracy else "under-confident"
-    return f"{means}: it is {tendency} (expected calibration error {percent(error)})."
 
 
 def encode_thumbnail(file: Path) -> str:
@@ -204,6 +160,47 @@ def encode_thumbnail(file: Path) -> str:
     except UNREADABLE:
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _thumbnail(images_dir: Path | None, path: str) -> str:
+    return encode_thumbnail(images_dir / path) if images_dir else ""
+
+
+def _pictured_pairs(scores: Scores, images_dir: Path | None) -> list[dict[str, Any]]:
+    """The most confused labels with pictures of them; none without the images."""
+    if images_dir is None:
+        return []
+    return [
+        {
+            **pair,
+            "thumbnails": [(path, _thumbnail(images_dir, path)) for path in pair["examples"]],
+        }
+        for pair in scores["confused_pairs"][:PICTURED_PAIRS]
+    ]
+
+
+def _oddities(scores: Scores) -> list[dict[str, Any]]:
+    """Answers that did not lie where their image does, one table for each kind that occurs."""
+    kinds = {
+        "renamed": (
+            "Found under another path",
+            "counted; the folders differ but the end of the path does not",
+        ),
+        "duplicated": ("Answered more than once", "the first answer counts"),
+        "unexpected": ("Answers without an image", "not counted"),
+    }
+    return [
+        {
+            "title": title,
+            "note": note,
+            "count": scores["counts"][kind],
+            "rows": [
+                (row["output"], row.get("path") or row["error"]) for row in scores[kind][:MOST_FAILED_ITEMS]
+            ],
+        }
+        for kind, (title, note) in kinds.items()
+        if scores["counts"][kind]
+    ]
 
 
 def _matrix(scores: Scores) -> dict[str, Any] | None:
@@ -227,14 +224,3 @@ def _classes(per_class: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Worst F1 first; labels without an image were not tested and come last."""
     numbered = [{**row, "number": number} for number, row in enumerate(per_class, start=1)]
     return sorted(numbered, key=lambda row: (not row["support"], row["f1"], row["number"]))
-
-
-def _names(scores: Scores) -> dict[str, str]:
-    """Label -> what people read: without the code that ImageNet's or Udacity's folders begin with."""
-    labels: list[str] = scores["labels"]
-    names = [FOLDER_CODE.sub("", label) or label for label in labels]
-    return dict(zip(labels, names if len(set(names)) == len(labels) else labels, strict=True))
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

@@ -77,6 +77,7 @@ def test_scores_agree_with_the_trainers_own(trained_shapes: TrainedShapes, trans
     assert scores["top1_accuracy"]["value"] == measured[served]
     assert measured["fp32"] == manifest.metrics["test"]["top1_accuracy"]
     assert scores["comparison"]["top1_difference"] == 0
+    assert scores["comparison"]["alarm"] is False
     assert scores["comparison"]["items_same_prediction"] == scores["comparison"]["items_compared"] == 24
     assert "<html" in (transformed / "report.html").read_text()
 
@@ -106,6 +107,7 @@ def test_transform_job_is_compared_with_the_precision_that_was_served(
     comparison = result.scores["comparison"]
     assert comparison["largest_log_probability_difference"] == pytest.approx(1.0, abs=1e-4)
     assert comparison["trainer_top1_accuracy"] == 0.125
+    assert comparison["alarm"] is True and comparison["affected"]["correct"] == 24
     assert "<td>other</td>" in result.report.read_text()
 
 

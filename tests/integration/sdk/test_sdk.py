@@ -21,6 +21,7 @@ import pytest
 
 from artifact.bundle import Bundle, read_bundle, read_test_predictions, unpack_artifact
 from local.platform import REPOSITORY
+from local.transform_job import run_transform_job
 from tests.conftest import QUICK
 
 pytestmark = pytest.mark.docker
@@ -171,6 +172,36 @@ def test_batch_transform_writes_one_answer_per_image(
         best = max(log_probabilities)
         assert bundle.manifest.labels[log_probabilities.index(best)] == label
         assert best == pytest.approx(log_probability, abs=SAME)
+
+
+def test_local_transform_job_writes_the_sdks_files(
+    artifact: Path, shapes: Path, workplace: Path, tmp_path: Path
+) -> None:
+    images, output = tmp_path / "images", tmp_path / "sdk"
+    images.mkdir()
+    for path in (shapes / "test").glob("*/*"):
+        shutil.copy(path, images / _flat(path.relative_to(shapes / "test").as_posix()))
+    done = _run(
+        *(workplace, "transform.py", SERVING_IMAGE, str(artifact), str(images), str(output)),
+        f"--port={_free_port()}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    run_transform_job(
+        artifact,
+        input_dir=images,
+        output_dir=tmp_path / "own",
+        image=SERVING_IMAGE,
+        fields={
+            "TransformOutput": {"Accept": "application/json"},
+            "BatchStrategy": "SingleRecord",
+            "Environment": {"KENNEL_WORKERS": "1"},
+        },
+    )
+
+    expected = {path.name: path.read_bytes() for path in (output / "answers").iterdir()}
+    assert len(expected) == 24
+    assert {path.name: path.read_bytes() for path in (tmp_path / "own").glob("*.out")} == expected
 
 
 def _run(workplace: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:

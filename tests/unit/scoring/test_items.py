@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoring.items import Item, parse_output, read_outputs
+from scoring.items import Item, parse_output
+from scoring.joining import read_outputs
 
 LABELS = ("damage", "no_damage")
 GOOD = json.dumps([[math.log(0.75), math.log(0.25)]])
@@ -85,7 +86,7 @@ def test_output_that_is_a_folder_is_an_item_with_an_error(tmp_path: Path) -> Non
 
     (item,) = read_outputs(tmp_path / "in", tmp_path / "out", LABELS)
 
-    assert "Is a directory" in item.error
+    assert (item.log_probabilities, item.error) == (None, "no output")
 
 
 def test_missing_input_folder_raises_and_names_it(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_missing_input_folder_raises_and_names_it(tmp_path: Path) -> None:
         pytest.param(b"\xff\xd8\xff\xe0", "not JSON", id="bytes"),
         pytest.param("[" * 100_000, "not JSON: [[[", id="nested too deep"),
         pytest.param('{"error": "out of memory"}', "out of memory", id="error answer"),
-        pytest.param("[-0.1, -2.4]", "not one row", id="flat list"),
+        pytest.param("[-0.1, -5.4]", "sum to 0.9094", id="flat list"),
         pytest.param("[[-0.1, -2.4], [-0.1, -2.4]]", "not one row", id="two rows"),
         pytest.param("[[-0.1, -2.4, -9.0]]", "3 values where 2 labels", id="too long"),
         pytest.param("[[NaN, -0.1]]", "nan, which is not a finite number", id="nan"),

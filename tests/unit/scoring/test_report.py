@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoring.__main__ import main
+from scoring.columns import tabulate
+from scoring.comparison import Record, compare
 from scoring.items import Item
+from scoring.joining import Oddities
 from scoring.report import (
     PREVIEW_FORMATS,
-    calibration_words,
-    comparison_words,
     encode_thumbnail,
-    lead_words,
-    percent,
     write_report,
 )
-from scoring.scores import compare_with_trainer, score
+from scoring.scores import score, score_columns
+from scoring.words import calibration_words, comparison_words, lead_words, percent
 
 LABELS = ("damage", "no_damage")
 
@@ -118,7 +117,7 @@ def test_mistake_is_captioned_with_both_labels_and_shown_as_a_thumbnail(tmp_path
     page = render(tmp_path, score(ITEMS, LABELS), images_dir=tmp_path)
 
     assert "said <b>no_damage</b> 98\u00a0% — is damage" in page
-    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert page.count('src="data:image/jpeg;base64,') == 2  # among the mistakes and among the confused labels
 
 
 def test_thumbnail_is_upright_and_small(tmp_path: Path) -> None:
@@ -218,9 +217,8 @@ def test_failed_items_are_listed_with_their_reason(tmp_path: Path) -> None:
 def test_comparison_is_told_in_words(
     tmp_path: Path, record: dict[str, tuple[str, float]], words: str
 ) -> None:
-    comparison = compare_with_trainer(
-        ITEMS, LABELS, trainer_predictions=record, trainer_metrics={"top1_accuracy": 2 / 3}
-    )
+    known = Record(precision="fp32", predictions=record, top1_accuracy=2 / 3)
+    comparison = compare(tabulate(ITEMS, LABELS, recorded=known.predicted), known)
 
     assert words in comparison_words(comparison)
     assert words.replace("'", "&#39;") in render(tmp_path, {**score(ITEMS, LABELS), "comparison": comparison})
@@ -300,35 +298,73 @@ def test_page_of_120_labels_is_small_and_reads_without_folder_codes(tmp_path: Pa
     assert labels[7] in page
 
 
-def test_command_line_writes_both_files_and_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for path, content in (
-        ("in/damage/1.jpg", ""),
-        ("out/damage/1.jpg.out", "[[-0.105360516, -2.302585093]]"),
-    ):
-        (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).write_text(content)
-    (tmp_path / "labels.txt").write_text("damage\nno_damage\n")
-
-    status = main([str(tmp_path / "in"), str(tmp_path / "out"), "--labels", str(tmp_path / "labels.txt")])
-
-    captured = capsys.readouterr()
-    assert status == 0
-    assert (captured.out, captured.err.count("\n")) == ("", 1)
-    assert "Right on the only image." in captured.err
-    assert {file.name for file in (tmp_path / "out").glob("*.*")} == {"scores.json", "report.html"}
+def compared(*log_probabilities: float) -> dict[str, Any]:
+    """The scores of ITEMS against a record of the same labels at these log-probabilities."""
+    predicted = ("damage", "no_damage", "no_damage")
+    rows = zip(ITEMS, predicted, log_probabilities, strict=True)
+    record = Record(precision="int8", predictions={row.path: (label, at) for row, label, at in rows})
+    columns = tabulate(ITEMS, LABELS, recorded=record.predicted)
+    return {**score(ITEMS, LABELS), "comparison": compare(columns, record)}
 
 
-def test_command_line_without_anything_to_score_exits_with_1(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("damage\nno_damage\n")
-    (tmp_path / "in").mkdir()
-
-    assert main([str(tmp_path / "in"), str(tmp_path), "--labels", str(tmp_path / "labels.txt")]) == 1
+SAME = tuple(float(np.log(probability)) for probability in (0.9, 0.98, 0.7))
 
 
-def test_command_line_refuses_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "nowhere"), str(tmp_path), "--labels", str(tmp_path)])
+def test_healthy_answers_raise_no_alarm(tmp_path: Path) -> None:
+    page = render(tmp_path, compared(*(value + 1e-6 for value in SAME)))
 
-    assert "is not a folder" in capsys.readouterr().err
+    assert "Served is not trained" not in page and "identical" in page
+
+
+def test_alarm_stands_before_everything_else_and_tells_the_share(tmp_path: Path) -> None:
+    page = render(tmp_path, compared(SAME[0], SAME[1] - 0.02, SAME[2]))
+
+    words = re.sub(r"<[^>]+>", "", page[page.index("Served is not trained") :])
+    assert "1 of 3 images (33.3\u00a0%" in words and "recorded for int8" in words
+    assert page.index("Served is not trained") < page.index("Top-1 accuracy")
+
+
+def test_answer_that_is_sure_both_times_is_still_told_apart() -> None:
+    """Log-probabilities 0.0009 apart are within the tolerance; the odds are not."""
+    sure = item("damage/1.jpg", "damage", 0.9995, 0.0005)
+    record = Record(precision="fp32", predictions={sure.path: ("damage", float(np.log(0.9986)))})
+
+    comparison = compare(tabulate([sure], LABELS, recorded=record.predicted), record)
+
+    assert comparison["largest_log_probability_difference"] < record.tolerance
+    assert comparison["alarm"] is True
+
+
+def test_near_tie_that_tips_over_is_no_alarm() -> None:
+    tie = item("damage/1.jpg", "damage", 0.5001, 0.4999)
+    record = Record(precision="fp32", predictions={tie.path: ("no_damage", float(np.log(0.5)))})
+
+    comparison = compare(tabulate([tie], LABELS, recorded=record.predicted), record)
+
+    assert comparison["items_same_prediction"] == 0 and comparison["alarm"] is False
+
+
+def test_confused_labels_are_shown_with_their_pictures(tmp_path: Path) -> None:
+    (tmp_path / "damage").mkdir()
+    for number in range(6):
+        Image.new("RGB", (40, 30), "teal").save(tmp_path / "damage" / f"{number}.jpg")
+    wrong = [item(f"damage/{number}.jpg", "damage", 0.1 * number, 1 - 0.1 * number) for number in range(1, 5)]
+
+    page = render(tmp_path, score(wrong, LABELS), images_dir=tmp_path)
+
+    section = page.split("The most confused labels")[1].split("</section>")[0]
+    assert re.findall(r'alt="(damage/\d.jpg)"', section) == [f"damage/{number}.jpg" for number in range(1, 5)]
+    assert "called <b>no_damage</b> 4 times" in section
+
+
+def test_answers_that_could_not_be_joined_are_listed(tmp_path: Path) -> None:
+    odd = Oddities(
+        renamed=[("damage/1.jpg", "1.jpg.out")],
+        duplicated=[("damage/1.jpg", "x/1.jpg.out")],
+        unexpected=[("<y>.out", "there is no such image")],
+    )
+
+    page = render(tmp_path, score_columns(tabulate(ITEMS, LABELS), odd))
+
+    for row in ("1.jpg.out</td><td>damage/1.jpg", "x/1.jpg.out</td><td>damage/1.jpg", "&lt;y&gt;.out"):
+        assert row in page

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
+from scoring.columns import tabulate
+from scoring.comparison import Record
+from scoring.comparison import compare as compare_columns
 from scoring.items import Item
-from scoring.scores import compare_with_trainer, predicted_target, proportion, score, write_scores
+from scoring.proportions import proportion
+from scoring.scores import score, write_scores
 
 LABELS = ("cat", "dog", "fox")
 
@@ -46,7 +50,9 @@ FOUR = (
 
 
 def test_tie_is_won_by_the_first_label() -> None:
-    assert predicted_target(np.array([-1.0, -0.5, -0.5])) == 1
+    (mistake,) = score([item("a/1.jpg", "cat", 0.2, 0.4, 0.4)], LABELS)["worst_mistakes"]
+
+    assert mistake["predicted"] == "dog"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,8 @@ def test_interval_equals_published_wilson_value(correct: int, count: int, low: f
 def test_failed_items_count_as_wrong_in_the_second_accuracy_only() -> None:
     scores = score([*FOUR, failed("cat/9.jpg", "cat"), failed("else/9.jpg", None)], LABELS)
 
-    assert scores["counts"] == {"items": 6, "scored": 4, "unlabelled": 0, "failed": 2}
+    odd = {"renamed": 0, "duplicated": 0, "unexpected": 0}
+    assert scores["counts"] == {"items": 6, "scored": 4, "unlabelled": 0, "failed": 2, **odd}
     assert (scores["top1_accuracy"]["correct"], scores["top1_accuracy"]["count"]) == (2, 4)
     assert (scores["top1_accuracy_all"]["correct"], scores["top1_accuracy_all"]["count"]) == (2, 5)
     assert scores["missing_or_failed"][0] == {"path": "cat/9.jpg", "error": "no output"}
@@ -77,7 +84,8 @@ def test_failed_items_count_as_wrong_in_the_second_accuracy_only() -> None:
 def test_unlabelled_items_are_counted_and_not_scored() -> None:
     scores = score([*FOUR, item("else/1.jpg", None, 0.8, 0.1, 0.1)], LABELS)
 
-    assert scores["counts"] == {"items": 5, "scored": 4, "unlabelled": 1, "failed": 0}
+    odd = {"renamed": 0, "duplicated": 0, "unexpected": 0}
+    assert scores["counts"] == {"items": 5, "scored": 4, "unlabelled": 1, "failed": 0, **odd}
 
 
 def test_not_finite_log_probabilities_are_a_failed_item() -> None:
@@ -93,8 +101,8 @@ def test_confusion_matrix_has_truth_in_rows() -> None:
 
     assert scores["confusion_matrix"] == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
     assert scores["confused_pairs"] == [
-        {"label": "dog", "predicted": "cat", "count": 1},
-        {"label": "fox", "predicted": "dog", "count": 1},
+        {"label": "dog", "predicted": "cat", "count": 1, "examples": ["dog/1.jpg"]},
+        {"label": "fox", "predicted": "dog", "count": 1, "examples": ["fox/1.jpg"]},
     ]
 
 
@@ -191,15 +199,14 @@ def trainer_record(items: Sequence[Item]) -> dict[str, tuple[str, float]]:
     record = {}
     for row in items:
         assert row.log_probabilities is not None
-        target = predicted_target(row.log_probabilities)
+        target = int(np.argmax(row.log_probabilities))
         record[row.path] = (LABELS[target], float(row.log_probabilities[target]))
     return record
 
 
 def compare(items: Sequence[Item], record: dict[str, tuple[str, float]], top1: float = 0.5) -> dict[str, Any]:
-    return compare_with_trainer(
-        items, LABELS, trainer_predictions=record, trainer_metrics={"top1_accuracy": top1}
-    )
+    known = Record(precision="fp32", predictions=record, top1_accuracy=top1)
+    return compare_columns(tabulate(items, LABELS, recorded=known.predicted), known)
 
 
 def test_identical_answers_have_no_difference() -> None:
