@@ -29,6 +29,7 @@ class TinyPredictor:
     labels: tuple[str, ...] = ("damage", "no_damage")
     preprocess = PREPROCESS
     precision = "fp32"
+    concurrency = 1
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -77,7 +78,7 @@ def replay(bodies: Iterable[bytes], predictor: TinyPredictor, baseline: Baseline
     window = DriftWindow(baseline.counts())
     for body in bodies:
         with collect() as notes:
-            note_size(*read_size(body))
+            note_size(body)
             watched.predict(decode_pixels(body, PREPROCESS)[None])
         window.add(notes.report().pictures)
     return stability(baseline.counts(), window.counts)
