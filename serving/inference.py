@@ -82,8 +82,13 @@ def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
     """Answer request after request. Raises EOFError when the HTTP side closes the socket."""
     lock = threading.Lock()
 
+    def say(fields: dict[str, Any], body: bytes = b"") -> None:
+        with lock:
+            wire.send(sock, fields, body)
+
     def answer(fields: dict[str, Any], body: bytes) -> None:
-        with logs.about(*fields["about"]), collect() as notes:
+        # A thousand pictures may take minutes: each second it says that it is not stuck.
+        with logs.about(*fields["about"]), collect(beat=lambda: say({"id": fields["id"]})) as notes:
             answer = respond(Query(body, *fields["headers"]), predictor, options)
         reply = {
             "id": fields["id"],
@@ -91,8 +96,7 @@ def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
             "headers": answer.headers,
             "report": notes.report(),
         }
-        with lock:
-            wire.send(sock, reply, answer.body)
+        say(reply, answer.body)
 
     if predictor.concurrency == 1:
         while True:

@@ -69,6 +69,7 @@ class Process:
         self._write_lock = BoundedSemaphore()
         self._replies: dict[int, _Reply] = {}
         self._ids = itertools.count()
+        self._alive = 0.0  # when it last gave a sign of life, time.monotonic()
 
     def wait_until_ready(self) -> None:
         """Raises EOFError where it was killed, and RuntimeError with its own sentence where it refused."""
@@ -79,7 +80,10 @@ class Process:
         self.free_slots = self.ready["capacity"]
 
     def ask(self, query: Query, *, seconds: float) -> tuple[Answer, Report]:
-        """The answer, and what was measured. Raises ProcessDied, or gevent.Timeout after `seconds`."""
+        """The answer, and what was measured.
+
+        Raises ProcessDied, or gevent.Timeout after `seconds` without a sign of life.
+        """
         reply: _Reply = AsyncResult()
         number = next(self._ids)
         self._replies[number] = reply
@@ -87,7 +91,10 @@ class Process:
             fields = {"id": number, "headers": query[1:], "about": current_ids()}
             with self._write_lock:
                 wire.send(self._socket, fields, query.body)
-            answered = reply.get(timeout=seconds)
+            sent = time.monotonic()
+            while not reply.ready() and (left := max(sent, self._alive) + seconds - time.monotonic()) > 0:
+                reply.wait(timeout=left)
+            answered = reply.get(timeout=0)
         except OSError as error:
             raise ProcessDied from error
         finally:
@@ -102,6 +109,9 @@ class Process:
         with suppress(EOFError, OSError):
             while True:
                 fields, body = wire.receive(self._socket)
+                self._alive = time.monotonic()
+                if "status" not in fields:
+                    continue
                 if reply := self._replies.get(fields["id"]):
                     reply.set((fields, body))
 

@@ -145,7 +145,7 @@ SETTINGS = {
         ("KENNEL_STUCK_SECONDS",),
         "60",
         _integer(1, 3600),
-        "A process that has not answered for so long is replaced, its stacks in the log.",
+        "A process silent for so long over a request is replaced, its stacks in the log.",
     ),
     "graph_cache": Setting(
         ("KENNEL_GRAPH_CACHE",),

@@ -11,7 +11,7 @@ request it had in hand. Outside `collect` everything is a no-op, so that nobody 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # the handler times its stages with this module
     from serving.handler import Predictor
 
 
+BEAT_SECONDS = 1.0
+
+
 @dataclass(slots=True)
 class Notes:
     """What is noted during one request."""
@@ -36,6 +39,8 @@ class Notes:
     batches: list[int] = field(default_factory=list)
     pictures: list[tuple[int, ...]] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)  # of pictures not yet predicted
+    beat: Callable[[], None] = lambda: None
+    beaten: float = field(default_factory=time.perf_counter)
 
     def report(self) -> Report:
         """For the way to the HTTP side."""
@@ -46,9 +51,9 @@ _notes: ContextVar[Notes | None] = ContextVar("kennel_notes", default=None)
 
 
 @contextmanager
-def collect() -> Iterator[Notes]:
-    """Note what happens inside."""
-    notes = Notes()
+def collect(beat: Callable[[], None] = lambda: None) -> Iterator[Notes]:
+    """Note what happens inside; `beat` is called every BEAT_SECONDS or so while stages come to their end."""
+    notes = Notes(beat=beat)
     token = _notes.set(notes)
     try:
         yield notes
@@ -67,7 +72,11 @@ def timed(stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        notes.stages.append((stage, time.perf_counter() - started))
+        ended = time.perf_counter()
+        notes.stages.append((stage, ended - started))
+        if ended - notes.beaten > BEAT_SECONDS:
+            notes.beaten = ended
+            notes.beat()
 
 
 def note_size(body: bytes) -> None:

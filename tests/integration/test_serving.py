@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -452,3 +453,17 @@ def test_serving_process_never_imports_torch() -> None:
     program = f"import {modules}, sys; assert 'torch' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+def test_long_request_of_many_pictures_is_not_taken_for_stuck(tiny_bundle: Path) -> None:
+    picture = io.BytesIO()
+    draw_picture(width=3000, height=2000).save(picture, "PNG", compress_level=1)  # a tenth of a second each
+    line = json.dumps(base64.b64encode(picture.getvalue()).decode()).encode()
+    environ = {"KENNEL_STUCK_SECONDS": "2", "KENNEL_MAX_PAYLOAD_MB": "100"}
+    with running_server(tiny_bundle, KENNEL_WORKERS="1", **environ) as server:
+        started = time.monotonic()
+        response = server.invoke(b"\n".join([line] * 40), Content_Type="application/jsonlines")
+
+        assert time.monotonic() - started > 3.0
+    assert response.status_code == 200
+    assert len(response.text.splitlines()) == 40
