@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from artifact.bundle import Bundle, verify_files
 from artifact.predictions import log_softmax
 from serving.errors import GraphError
+from serving.graph_cache import GraphCache
 
 
 def native_precisions() -> frozenset[str]:
@@ -37,19 +38,7 @@ class OpenVinoPredictor:
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
-        model = _read_graph(bundle, precision)
-        compiled = openvino.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": num_threads,
-                "INFERENCE_PRECISION_HINT": bundle.manifest.precisions[precision].arithmetic,
-                "ENABLE_CPU_PINNING": False,  # each process would pin itself to the same first core
-            }
-            | _cache_options(cache_dir),
-        )
+        compiled = _compile(bundle, precision, num_threads, GraphCache(cache_dir))
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
 
@@ -60,22 +49,33 @@ class OpenVinoPredictor:
         return np.asarray(log_softmax(logits), dtype=np.float32)
 
 
-def _cache_options(cache_dir: Path | None) -> dict[str, str]:
-    """OpenVINO keys the cache by the graph, its own version and the processor."""
-    if cache_dir is None:
-        return {}
-    try:
-        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return {}
-    ours = cache_dir.stat().st_uid == os.geteuid()  # another user's could hold any graph
-    return {"CACHE_DIR": str(cache_dir)} if ours and os.access(cache_dir, os.W_OK) else {}
+def _compile(bundle: Bundle, precision: str, num_threads: int, cache: GraphCache) -> openvino.CompiledModel:
+    """The graph for one stream on this processor, from the cache where it was compiled before."""
+    chosen = bundle.manifest.precisions[precision]
+    files = [chosen.graph, str(Path(chosen.graph).with_suffix(".bin"))]
+    verify_files(bundle, files)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": num_threads,
+        "INFERENCE_PRECISION_HINT": chosen.arithmetic,
+        "ENABLE_CPU_PINNING": False,  # each process would pin itself to the same first core
+    }
+    core = openvino.Core()
+    device = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    checksums = [bundle.manifest.files[name] for name in files]
+    key = [openvino.__version__, device, options, checksums]
+    if blob := cache.read(key):
+        with suppress(RuntimeError):  # it is compiled again
+            return core.import_model(blob, "CPU", options)
+    compiled = core.compile_model(_read_graph(bundle, precision), "CPU", options)
+    cache.write(key, compiled.export_model().getvalue())
+    return compiled
 
 
 def _read_graph(bundle: Bundle, precision: str) -> openvino.Model:
     """The graph, checked against the manifest. Raises GraphError."""
     graph = bundle.manifest.precisions[precision].graph
-    verify_files(bundle, [graph, str(Path(graph).with_suffix(".bin"))])
     path = bundle.path(graph)
     try:
         model = openvino.Core().read_model(path)
