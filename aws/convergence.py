@@ -74,7 +74,7 @@ def differs(found: Values, request: Mapping[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     """For comparison: numbers as numbers, documents parsed, lists of tags without their order."""
-    if isinstance(value, str) and value[:1] in "{[":
+    if isinstance(value, str) and value.startswith("{"):
         return _plain(json.loads(value))
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

@@ -37,7 +37,8 @@ ADVICE = (
     (
         r"AccessDenied|Unauthorized",
         r"PassRole",
-        "You may not hand that role on: attach the operator's policy (`python -m aws policy operator`).",
+        "You may not hand that role on: attach the operator's policy "
+        "(`python -m aws policy operator`, and `extras`).",
     ),
     (
         r"AccessDenied|Unauthorized",

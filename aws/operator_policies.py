@@ -1,6 +1,6 @@
-"""What the people who run `python -m aws` may do: one policy for bootstrap, one for everything after it.
+"""What the people who run `python -m aws` may do: one policy for bootstrap, two for what follows.
 
-A test holds both against the permissions that every planned and every recorded request needs
+A test holds them against the permissions that every planned and every recorded request needs
 (aws/permissions.py): none is missing, and none could be taken away.
 """
 
@@ -90,16 +90,16 @@ def bootstrap_policy(site: Site) -> Policy:
 
 
 def operator_policy(site: Site) -> Policy:
-    """Every other verb. Roles it makes are Kennel's by name; roles it hands on only to the service meant."""
-    return policy(
-        *_sagemaker(site),
-        *_bucket(site),
-        *_roles(site),
-        *_function(site),
-        *_scaling(site),
-        *_machines(site),
-        *_looking(site),
-    )
+    """Jobs, endpoints, their scaling, and every verb that looks."""
+    return policy(*_sagemaker(site), *_bucket(site), *_shared_roles(site), *_scaling(site), *_looking(site))
+
+
+def extras_policy(site: Site) -> Policy:
+    """`function`, `ec2` and `explain`, which make roles: Kennel's by name, each for one service.
+
+    Apart from the operator's because a managed policy holds 6144 characters.
+    """
+    return policy(*_own_roles(site), *_function(site), *_machines(site))
 
 
 def _sagemaker(site: Site) -> list[Statement]:
@@ -134,45 +134,44 @@ def _sagemaker(site: Site) -> list[Statement]:
 
 def _bucket(site: Site) -> list[Statement]:
     return [
-        statement("ListBucket", ["s3:ListBucket"], site.bucket_arn()),
-        statement("ReadAndWrite", ["s3:GetObject", "s3:PutObject"], site.bucket_arn("*")),
-    ]
-
-
-def _roles(site: Site) -> list[Statement]:
-    prefix = f"arn:{site.partition}:iam::{site.account_id}"
-    own = [f"{prefix}:role/{PROJECT}-{purpose}-*" for purpose in ("function", "ec2", "explain")]
-    shared = [site.role_arn("training"), site.role_arn("serving")]
-    role: tuple[str, ...] = (
-        "CreateRole",
-        "DeleteRole",
-        "DeleteRolePolicy",
-        "GetRolePolicy",
-        "PutRolePolicy",
-        "TagRole",
-    )
-    role += ("ListRoleTags", "UpdateAssumeRolePolicy")
-    profile: tuple[str, ...] = (
-        "CreateInstanceProfile",
-        "DeleteInstanceProfile",
-        "GetInstanceProfile",
-        "TagInstanceProfile",
-    )
-    profile += ("AddRoleToInstanceProfile", "RemoveRoleFromInstanceProfile")
-
-    def passed_to(service: str) -> dict[str, dict[str, str]]:
-        return {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}
-
-    return [
-        statement("Roles", [f"iam:{name}" for name in role], own),
-        statement("LookAtRoles", ["iam:GetRole", "iam:SimulatePrincipalPolicy"], [*own, *shared]),
         statement(
-            "Profiles", [f"iam:{name}" for name in profile], f"{prefix}:instance-profile/{PROJECT}-ec2-*"
+            "ListBucket", ["s3:GetBucketTagging", "s3:ListBucket", "s3:ListBucketVersions"], site.bucket_arn()
         ),
-        statement("PassToSageMaker", ["iam:PassRole"], [*shared, own[2]], passed_to("sagemaker")),
-        statement("PassToLambda", ["iam:PassRole"], own[0], passed_to("lambda")),
-        statement("PassToEc2", ["iam:PassRole"], own[1], passed_to("ec2")),
+        statement(
+            "ReadAndWrite", ["s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"], site.bucket_arn("*")
+        ),
     ]
+
+
+def _shared_roles(site: Site) -> list[Statement]:
+    shared = [site.role_arn("training"), site.role_arn("serving")]
+    return [
+        statement("LookAtRoles", ["iam:GetRole", "iam:SimulatePrincipalPolicy"], shared),
+        statement("PassToSageMaker", ["iam:PassRole"], shared, _passed_to("sagemaker")),
+    ]
+
+
+def _own_roles(site: Site) -> list[Statement]:
+    prefix = f"arn:{site.partition}:iam::{site.account_id}"
+    made_for = {"lambda": "function", "ec2": "ec2", "sagemaker": "explain"}
+    own = {service: f"{prefix}:role/{PROJECT}-{purpose}-*" for service, purpose in made_for.items()}
+    role: tuple[str, ...] = ("CreateRole", "DeleteRole", "DeleteRolePolicy", "GetRole", "GetRolePolicy")
+    role += ("PutRolePolicy", "TagRole", "UpdateAssumeRolePolicy")
+    profile: tuple[str, ...] = ("CreateInstanceProfile", "DeleteInstanceProfile", "GetInstanceProfile")
+    profile += ("TagInstanceProfile", "AddRoleToInstanceProfile", "RemoveRoleFromInstanceProfile")
+    profiles = f"{prefix}:instance-profile/{PROJECT}-ec2-*"
+    return [
+        statement("Roles", [f"iam:{name}" for name in role], list(own.values())),
+        statement("Profiles", [f"iam:{name}" for name in profile], profiles),
+        *(
+            statement(f"PassTo{service.capitalize()}", ["iam:PassRole"], arn, _passed_to(service))
+            for service, arn in own.items()
+        ),
+    ]
+
+
+def _passed_to(service: str) -> dict[str, dict[str, str]]:
+    return {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}
 
 
 def _function(site: Site) -> list[Statement]:
@@ -258,6 +257,7 @@ def _looking(site: Site) -> list[Statement]:
 POLICIES: dict[str, Callable[[Site, Recipe | None], Policy]] = {
     "bootstrap": lambda site, recipe: bootstrap_policy(site),
     "operator": lambda site, recipe: operator_policy(site),
+    "extras": lambda site, recipe: extras_policy(site),
     "push": lambda site, recipe: push_policy(site),
     "training": training_policy,
     "serving": serving_policy,

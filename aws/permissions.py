@@ -75,13 +75,17 @@ def needs(service: str, operation: str, request: Mapping[str, Any], site: Site) 
 
 def resource_arn(service: str, operation: str, request: Mapping[str, Any], site: Site) -> str:
     """What the call is about; `*` where IAM knows no resource for it."""
+    named = (request.get(key) for key in ("ResourceArn", "ResourceARN", "resourceArn", "Resource"))
+    arn = next((value for value in named if isinstance(value, str)), "")
+    if arn:
+        return f"{arn}:*" if service == "logs" else arn
     builder = RESOURCES.get(service)
     return (builder(operation, request, site) if builder else "") or "*"
 
 
 def _sagemaker(operation: str, request: Mapping[str, Any], site: Site) -> str:
     if operation.startswith("List"):
-        return str(request.get("ResourceArn", ""))
+        return ""
     if operation in ("CreateEndpointConfig", "DescribeEndpointConfig", "DeleteEndpointConfig"):
         return site.arn("sagemaker", f"endpoint-config/{request['EndpointConfigName']}")
     if "EndpointName" in request:
@@ -96,6 +100,8 @@ def _sagemaker(operation: str, request: Mapping[str, Any], site: Site) -> str:
 
 
 def _iam(operation: str, request: Mapping[str, Any], site: Site) -> str:
+    if "PolicySourceArn" in request:
+        return str(request["PolicySourceArn"])
     for key, kind in (("InstanceProfileName", "instance-profile"), ("RoleName", "role")):
         if key in request:
             return f"arn:{site.partition}:iam::{site.account_id}:{kind}/{request[key]}"
@@ -127,7 +133,14 @@ def _logs(operation: str, request: Mapping[str, Any], site: Site) -> str:
 
 
 def _cloudwatch(operation: str, request: Mapping[str, Any], site: Site) -> str:
-    return site.arn("cloudwatch", f"alarm:{request['AlarmName']}") if "AlarmName" in request else ""
+    if operation.startswith("Describe"):
+        return ""
+    name = request.get("AlarmName") or next(iter(request.get("AlarmNames", [])), "")
+    return site.arn("cloudwatch", f"alarm:{name}") if name else ""
+
+
+def _ec2(operation: str, request: Mapping[str, Any], site: Site) -> str:
+    return "" if operation.startswith("Describe") else site.arn("ec2", "instance/*")
 
 
 RESOURCES: dict[str, Any] = {
@@ -139,6 +152,7 @@ RESOURCES: dict[str, Any] = {
     "lambda": _lambda,
     "logs": _logs,
     "cloudwatch": _cloudwatch,
+    "ec2": _ec2,
 }
 
 

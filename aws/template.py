@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from aws.bootstrap import TAGS, build_bucket_policy, build_encryption, build_image_lifecycle, build_lifecycle
-from aws.operator_policies import operator_policy
+from aws.operator_policies import extras_policy, operator_policy
 from aws.policies import Policy, push_policy, serving_policy, training_policy, trust_policy
 from aws.site import IMAGES, PROJECT, Site, tag_list
 
@@ -41,6 +41,7 @@ def build_template() -> dict[str, Any]:
         "TrainingRole": build_role("training", training_policy(SITE)),
         "ServingRole": build_role("serving", serving_policy(SITE)),
         "OperatorPolicy": build_managed_policy("operator", operator_policy(SITE)),
+        "ExtrasPolicy": build_managed_policy("extras", extras_policy(SITE)),
         "PushPolicy": build_managed_policy("push", push_policy(SITE)),
     }
     return {
