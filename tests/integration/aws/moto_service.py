@@ -1,7 +1,7 @@
 """moto's real HTTP server in a thread, and what it does not have, answered as the service would.
 
-Lacking in 2026-11: UpdateEndpoint, StopTrainingJob, DeleteModelPackage and its group's,
-Lambda's provisioned concurrency, IAM's simulation. They act on moto's own state where there is some, so that Describe shows what they did.
+Lacking in 2026-11: UpdateEndpoint, StopTrainingJob, DeleteModelPackage and its group's, Lambda's provisioned
+concurrency, IAM's simulation. They act on moto's own state where there is some, so that Describe shows it.
 """
 
 from __future__ import annotations
