@@ -42,7 +42,7 @@ while read -r name uri; do
 done <<<"$CHANNELS"
 
 aws s3 sync --only-show-errors "$CHECKPOINTS" "$prefix/checkpoints"
-while sleep 60; do aws s3 sync --only-show-errors --delete "$prefix/checkpoints" "$CHECKPOINTS"; done &
+while sleep 60; do aws s3 sync --only-show-errors --delete "$prefix/checkpoints" "$CHECKPOINTS"; done >>"$log" 2>&1 &
 syncer=$!
 
 # SIGTERM, and two minutes to save the model, as StopTrainingJob gives.

@@ -76,8 +76,8 @@ def upload(aws: Aws, bucket: str, files: Mapping[str, Path]) -> Uploaded:
 def _send(aws: Aws, bucket: str, key: str, file: Path) -> int | None:
     """Bytes sent; None where the object is there already."""
     body = file.read_bytes()
-    checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
-    if _stored_checksum(aws, bucket, key) == checksum:
+    digest = hashlib.sha256(body)
+    if _stored_checksum(aws, bucket, key) == digest.hexdigest():
         return None
     aws.call(
         "s3",
@@ -87,7 +87,8 @@ def _send(aws: Aws, bucket: str, key: str, file: Path) -> int | None:
             "Key": key,
             "Body": body,
             "ContentType": CONTENT_TYPES.get(file.suffix.lower(), "application/octet-stream"),
-            "ChecksumSHA256": checksum,
+            "ChecksumSHA256": base64.b64encode(digest.digest()).decode(),
+            "Metadata": {"sha256": digest.hexdigest()},
         },
     )
     return len(body)
@@ -95,9 +96,9 @@ def _send(aws: Aws, bucket: str, key: str, file: Path) -> int | None:
 
 def _stored_checksum(aws: Aws, bucket: str, key: str) -> str:
     try:
-        answer = aws.call("s3", "HeadObject", {"Bucket": bucket, "Key": key, "ChecksumMode": "ENABLED"})
+        answer = aws.call("s3", "HeadObject", {"Bucket": bucket, "Key": key})
     except AwsError as error:
         if is_absent(error):
             return ""
         raise
-    return str(answer.get("ChecksumSHA256", ""))
+    return str(answer.get("Metadata", {}).get("sha256", ""))

@@ -27,6 +27,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 CONCURRENCY = re.compile(r"/2019-09-30/functions/([^/]+)/provisioned-concurrency")
+INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")  # moto takes text only
 
 
 class Service:
@@ -60,6 +61,9 @@ class Service:
         found = CONCURRENCY.fullmatch(request.path)
         if found:
             return self._provisioned_concurrency(found[1], request)
+        asked = INVOCATIONS.fullmatch(request.path)
+        if asked and asked[1] in self._sagemaker.endpoints:
+            return _json({"predictions": [{"label": "a stub", "probability": 1.0}]})
         if "policy" in request.args and request.method in ("GET", "PUT"):
             return self._bucket_policy(request)
         if request.path == "/moto-api/reset":
@@ -78,6 +82,12 @@ class Service:
         job = self._sagemaker.training_jobs[wanted["TrainingJobName"]]
         job.training_job_status = job.secondary_status = "Stopped"
         return {}
+
+    def fail_training_job(self, name: str, reason: str) -> None:
+        """As if the job had ended so."""
+        job = self._sagemaker.training_jobs[name]
+        job.training_job_status = job.secondary_status = "Failed"
+        job.failure_reason = reason
 
     def _DeleteModelPackage(self, wanted: dict[str, Any]) -> dict[str, Any]:
         packages = self._sagemaker.model_packages
