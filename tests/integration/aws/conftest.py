@@ -17,7 +17,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "secret-
 @pytest.fixture(scope="session")
 def moto_service() -> Iterator[Service]:
     """The server; `service` empties it for each test."""
-    with serve_moto(REGION) as service:
+    with pytest.MonkeyPatch.context() as patch, serve_moto(REGION) as service:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a second's work after each reset
         yield service
 
 
