@@ -51,6 +51,6 @@ def _default(key: dataclasses.Field[Any]) -> str:
     return "" if empty else f"`{str(key.default).lower() if isinstance(key.default, bool) else key.default}`"
 
 
-@pytest.mark.parametrize("row", rows())
+@pytest.mark.parametrize("row", list(rows()))
 def test_reference_has_the_key(row: str) -> None:
     assert row in REFERENCE
