@@ -17,14 +17,20 @@ python := .venv/bin/python
 settings := $(foreach setting,$(SET),--set $(setting))
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 docker := $(if $(filter docker,$(ON)),--docker)
+# AWS: EXTRA="--dry-run" prints the plan of any verb below, and sends nothing.
+on_aws := $(filter aws,$(ON))
+aws := $(python) -m aws
+NAME ?=
+EXTRA ?=
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
+.PHONY: bootstrap upload tune deploy function status why costs destroy
 .PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving chaos known-place
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ON=local|docker  IMAGES=\"$(IMAGES)\""
+	@echo "  ON=local|docker|aws (train, transform, doctor)  IMAGES=\"$(IMAGES)\""
 	@echo "  RECIPE=$(RECIPE)  DATA=folder with train, valid, test  OUT=$(OUT)"
 	@echo "  SET=\"epochs=2 learning_rate=0.05\"  WEIGHTS=state dict  ARTIFACT=model.tar.gz  PORT=$(PORT)"
 
@@ -58,19 +64,50 @@ build/data/shapes: | setup
 	mv $@.partial $@
 
 train: known-place setup ## images -> OUT/model.tar.gz
-	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights) $(docker)
+	$(if $(on_aws),$(aws) train $(RECIPE) $(settings) $(EXTRA),\
+	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights) $(docker))
 
 serve: known-place setup ## answer /invocations on PORT
+	$(if $(on_aws),@echo "On AWS that is an endpoint: make deploy" >&2; exit 1)
 	$(python) -m local serve --artifact $(artifact) --port $(PORT) $(docker)
 
 transform: known-place setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
-	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform $(docker)
+	$(if $(on_aws),$(aws) transform $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(EXTRA),\
+	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform $(docker))
 
 doctor: setup ## look DATA over: broken files, duplicates, leaks, shift -> OUT/doctor/doctor.html
-	$(python) -m training.doctor $(DATA) --output $(OUT)/doctor $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(if $(FIX),--fix $(FIX))
+	$(if $(on_aws),$(aws) doctor $(RECIPE),\
+	$(python) -m training.doctor $(DATA) --output $(OUT)/doctor $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(if $(FIX),--fix $(FIX)))
 
 data: setup ## download the data set a recipe names into build/data
 	$(python) -m local data $(RECIPE) --output build/data
+
+bootstrap: setup ## on AWS: bucket, image repositories and roles, once for an account and region
+	$(aws) bootstrap $(RECIPE) $(EXTRA)
+
+upload: setup ## on AWS: DATA to the bucket; goes on where it was interrupted
+	$(aws) upload $(RECIPE) --data $(DATA)
+
+tune: setup ## on AWS: a hyperparameter tuning job
+	$(aws) tune $(RECIPE) $(settings) $(EXTRA)
+
+deploy: setup ## on AWS: an endpoint for the recipe's model, or for ARTIFACT=
+	$(aws) deploy $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(EXTRA)
+
+function: setup ## on AWS: a Lambda function that asks the endpoint
+	$(aws) function $(RECIPE) $(EXTRA)
+
+status: setup ## on AWS: what the recipe has there
+	$(aws) status $(RECIPE)
+
+why: setup ## on AWS: why the job or endpoint NAME= failed, and what to do
+	$(aws) why $(NAME)
+
+costs: setup ## on AWS: what is running, in dollars; EXTRA=--expired stops what outlived its time
+	$(aws) costs $(EXTRA)
+
+destroy: setup ## on AWS: remove everything the recipe created, and nothing else
+	$(aws) destroy $(RECIPE) $(EXTRA)
 
 build: ## make the images, or IMAGES="serving-cpu"
 	./build_and_push.sh build $(IMAGES)
@@ -103,7 +140,7 @@ lint: setup ## ruff, mypy --strict, shellcheck, hadolint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy .
-	.venv/bin/shellcheck container/train container/serve container/install_packages build_and_push.sh .ci/run
+	.venv/bin/shellcheck container/train container/serve container/install_packages build_and_push.sh aws/ec2_training.sh .ci/run
 	.venv/bin/hadolint container/*.Dockerfile
 
 format: setup ## rewrite the code as ruff wants it
@@ -123,5 +160,5 @@ clean: ## remove build/ (the environments stay)
 	rm -rf build
 
 known-place:
-	@[[ "$(ON)" == local || "$(ON)" == docker ]] || \
-	  { echo "ON=$(ON) is not built yet; ON=local and ON=docker are." >&2; exit 1; }
+	@[[ "$(ON)" == local || "$(ON)" == docker || "$(ON)" == aws ]] || \
+	  { echo "ON=$(ON) is no place; ON=local, ON=docker and ON=aws are." >&2; exit 1; }

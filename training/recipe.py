@@ -13,6 +13,7 @@ A recipe has these sections; all but `name` may be left out, and none is acted o
     [endpoint]                   the machines of an endpoint; [endpoint.scaling], [endpoint.lambda]
     [transform]                  the machines and request sizes of a Batch Transform job
     [ec2]                        the machine for the same training without SageMaker
+    [aws]                        region, bucket, network, key and tags of the account
 
 The dataclasses below are the schema: `build_table` reads any of them, and refuses an unknown key, a
 wrong type or a value out of range by name. Stdlib only: `local` and `aws` import this file.
@@ -40,6 +41,8 @@ from training.hyperparameters import (
     parse_value,
 )
 from training.metrics import METRICS
+from training.recipe_aws import Account, Ec2, Endpoint, Transform
+from training.recipe_fields import DAY_SECONDS, S3_URI, SAGEMAKER_INSTANCE, setting
 
 Scalar: TypeAlias = str | int | float | bool
 
@@ -79,8 +82,6 @@ ProfilerRule = Literal[
 # A tuning job's name is at most 32 characters, and a time stamp follows the recipe's name. Lower case
 # because the service lower-cases the ARNs of endpoints, and a policy is matched against those.
 NAME = (r"(?=.{1,20}$)[a-z0-9](-*[a-z0-9])*", "1 to 20 lower-case letters, digits and inner hyphens")
-SAGEMAKER_INSTANCE = (r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type such as 'ml.m5.large'")
-EC2_INSTANCE = (r"[a-z0-9-]+\.[a-z0-9-]+", "an EC2 instance type such as 'g5.xlarge' (no 'ml.' in front)")
 URL = (r"https?://\S+", "an http or https address")
 SHA256 = (r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")
 KAGGLE_NAME = (r"\w[\w-]*/\w[\w-]*", "of the form owner/dataset")
@@ -89,38 +90,31 @@ CONTENT_TYPE = (r"[\w.+-]+/[\w.+-]+", "a content type such as 'image/jpeg'")
 
 MAX_RANGES = 30  # CreateHyperParameterTuningJob, ParameterRanges
 MAX_CATEGORIES = 30
-MAX_TRANSFORM_MB = 100  # CreateTransformJob: MaxConcurrentTransforms x MaxPayloadInMB
-DAY_SECONDS = 24 * 3600
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the table, the key and what is allowed."""
 
 
-def _field(help: str, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
-    """A key of a table. `limits`: low and high, choices, pattern, max_items, key (its name in TOML), read."""
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
     """[data]: the images, as one folder per label under train, valid and test."""
 
-    url: str = _field("archive (zip or tar) to download", "", pattern=URL)
-    sha256: str = _field("checksum of that archive", "", pattern=SHA256)
-    kaggle: str = _field("data set that the user's own kaggle client downloads", "", pattern=KAGGLE_NAME)
-    archive_root: str = _field(
+    url: str = setting("archive (zip or tar) to download", "", pattern=URL)
+    sha256: str = setting("checksum of that archive", "", pattern=SHA256)
+    kaggle: str = setting("data set that the user's own kaggle client downloads", "", pattern=KAGGLE_NAME)
+    archive_root: str = setting(
         "folder in the archive that holds the three; its top if empty", "", pattern=FOLDER
     )
-    train_folder: str = _field("what the archive calls train", "train", pattern=FOLDER)
-    valid_folder: str = _field("what the archive calls valid", "valid", pattern=FOLDER)
-    test_folder: str = _field("what the archive calls test", "test", pattern=FOLDER)
-    num_classes: int | None = _field("how many labels there should be", None, low=2, high=100_000)
-    content_type: str = _field(
+    train_folder: str = setting("what the archive calls train", "train", pattern=FOLDER)
+    valid_folder: str = setting("what the archive calls valid", "valid", pattern=FOLDER)
+    test_folder: str = setting("what the archive calls test", "test", pattern=FOLDER)
+    num_classes: int | None = setting("how many labels there should be", None, low=2, high=100_000)
+    content_type: str = setting(
         "of the images, for channels and transform", "image/jpeg", pattern=CONTENT_TYPE
     )
-    license_note: str = _field("what is known about the licence; shown before a download", "")
-    hint: str = _field("how to get the images when there is nothing to download", "")
+    license_note: str = setting("what is known about the licence; shown before a download", "")
+    hint: str = setting("how to get the images when there is nothing to download", "")
 
     def __post_init__(self) -> None:
         if self.url and self.kaggle:
@@ -160,7 +154,7 @@ class CategoricalRange:
     """[tuning.ranges.X] with type = "categorical": one of the values."""
 
     type: Literal["categorical"]
-    values: tuple[Scalar, ...] = _field("what to choose from", min_items=1, max_items=MAX_CATEGORIES)
+    values: tuple[Scalar, ...] = setting("what to choose from", min_items=1, max_items=MAX_CATEGORIES)
 
 
 Range: TypeAlias = ContinuousRange | IntegerRange | CategoricalRange
@@ -170,14 +164,14 @@ Range: TypeAlias = ContinuousRange | IntegerRange | CategoricalRange
 class Tuning:
     """[tuning]: what the search looks for, how, and how much it may spend."""
 
-    objective: str = _field("metric that trials are compared by", choices=tuple(METRICS))
+    objective: str = setting("metric that trials are compared by", choices=tuple(METRICS))
     direction: Literal["maximize", "minimize"]
     strategy: Literal["Bayesian", "Random", "Hyperband", "Grid"] = "Bayesian"
-    max_jobs: int = _field("trials in all", 4, low=1, high=10_000)
-    max_parallel_jobs: int = _field("trials at once", 2, low=1, high=100)
+    max_jobs: int = setting("trials in all", 4, low=1, high=10_000)
+    max_parallel_jobs: int = setting("trials at once", 2, low=1, high=100)
     early_stopping: Literal["Off", "Auto"] = "Off"
-    instance_count: int = _field("instances of one trial", 1, low=1, high=100)
-    ranges: Mapping[str, Range] = _field(
+    instance_count: int = setting("instances of one trial", 1, low=1, high=100)
+    ranges: Mapping[str, Range] = setting(
         "search space", min_items=1, max_items=MAX_RANGES, parse_key=canonical_name
     )
 
@@ -220,16 +214,34 @@ class Tuning:
 class Training:
     """[training]: the machines of a training job, and of each trial of a tuning job."""
 
-    instance_type: str = _field("machine", "ml.m5.xlarge", pattern=SAGEMAKER_INSTANCE)
-    instance_count: int = _field("how many of them train together", 1, low=1, high=100)
-    volume_gb: int = _field("disk of each", 30, low=1, high=16_384)
-    max_run_seconds: int = _field("the service stops the job after this", 3600, low=1, high=28 * DAY_SECONDS)
-    spot: bool = _field("spare capacity: cheaper, may be interrupted, resumes from its checkpoint", False)
-    max_wait_seconds: int | None = _field(
+    instance_type: str = setting("machine", "ml.m5.xlarge", pattern=SAGEMAKER_INSTANCE)
+    instance_count: int = setting("how many of them train together", 1, low=1, high=100)
+    volume_gb: int = setting("disk of each", 30, low=1, high=16_384)
+    max_run_seconds: int = setting("the service stops the job after this", 3600, low=1, high=28 * DAY_SECONDS)
+    spot: bool = setting("spare capacity: cheaper, may be interrupted, resumes from its checkpoint", False)
+    max_wait_seconds: int | None = setting(
         "with spot: waiting and running together", None, low=1, high=28 * DAY_SECONDS
     )
+    input_mode: Literal["File", "FastFile"] = setting(
+        "images are copied before the start, or read from S3 when needed", "File"
+    )
+    keep_alive_seconds: int = setting(
+        "machines wait this long for the next job; paid for", 0, low=0, high=3600
+    )
+    network_isolation: bool = setting("no network from inside the container, not even to S3", False)
+    weights: str = setting(
+        "folder with a state dict to start from, as the channel `weights`",
+        "",
+        pattern=(f"({S3_URI[0]})?", S3_URI[1]),
+    )
+    register: bool = setting("also a model package in the Model Registry", False)
 
     def __post_init__(self) -> None:
+        if self.spot and self.keep_alive_seconds:
+            raise ValueError(
+                f"keep_alive_seconds={self.keep_alive_seconds} (a warm pool) and spot = true exclude "
+                "each other; drop one."
+            )
         if not self.spot and self.max_wait_seconds is not None:
             raise ValueError(
                 f"max_wait_seconds={self.max_wait_seconds} has a meaning with spot = true only; "
@@ -249,6 +261,10 @@ class Debugger:
     rules: tuple[ModelRule, ...] = ()
     profiler_rules: tuple[ProfilerRule, ...] = ()
     parameters: Mapping[str, Mapping[str, Scalar]] = dataclasses.field(default_factory=dict)
+    on_service: bool = setting("also SageMaker Debugger itself, for accounts that still have it", False)
+    save_interval: int = setting(
+        "steps between two recordings of tensors by the service's hook", 100, low=1, high=10**6
+    )
 
     def __post_init__(self) -> None:
         chosen = (*self.rules, *self.profiler_rules)
@@ -258,77 +274,6 @@ class Debugger:
                     f"[debugger.parameters.{rule}] adjusts a rule that is in neither rules nor "
                     f"profiler_rules. {_nearest(rule, chosen)}"
                 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
-    """[endpoint.scaling]: how many instances, kept near a number of invocations for each."""
-
-    min_instances: int = _field("never fewer", 1, low=1, high=1000)
-    max_instances: int = _field("never more", low=1, high=1000)
-    target: float = _field("invocations per instance per minute", low=0.01, high=1e9)
-    scale_in_cooldown_seconds: int = _field("between removals", 300, low=0, high=DAY_SECONDS)
-    scale_out_cooldown_seconds: int = _field("between additions", 300, low=0, high=DAY_SECONDS)
-
-    def __post_init__(self) -> None:
-        if self.min_instances > self.max_instances:
-            raise ValueError(
-                f"min_instances={self.min_instances} is more than max_instances={self.max_instances}; "
-                "lower one or raise the other."
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LambdaFunction:
-    """[endpoint.lambda]: the function that calls the endpoint for clients without AWS credentials."""
-
-    memory_mb: int = _field("its memory, and with it its share of a processor", 256, low=128, high=10_240)
-    timeout_seconds: int = _field("longer than an invocation's 60 s", 75, low=1, high=900)
-    provisioned_concurrency: int = _field("copies kept warm; 0 = none", 0, low=0, high=10_000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """[endpoint]: the machines that answer."""
-
-    instance_type: str = _field("machine", "ml.m5.large", pattern=SAGEMAKER_INSTANCE)
-    initial_instance_count: int = _field("how many at the start", 1, low=1, high=1000)
-    scaling: Scaling | None = None
-    lambda_function: LambdaFunction | None = dataclasses.field(default=None, metadata={"key": "lambda"})
-
-    def __post_init__(self) -> None:
-        scaling = self.scaling
-        if scaling and not scaling.min_instances <= self.initial_instance_count <= scaling.max_instances:
-            raise ValueError(
-                f"initial_instance_count={self.initial_instance_count} is outside [endpoint.scaling]'s "
-                f"{scaling.min_instances} to {scaling.max_instances}."
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transform:
-    """[transform]: the machines of a Batch Transform job, and what is sent to them at once."""
-
-    instance_type: str = _field("machine", "ml.m5.large", pattern=SAGEMAKER_INSTANCE)
-    instance_count: int = _field("objects are shared out among them", 1, low=1, high=100)
-    max_concurrent_transforms: int = _field("requests in flight per instance", 4, low=1, high=100)
-    max_payload_mb: int = _field("largest image", 6, low=1, high=MAX_TRANSFORM_MB)
-
-    def __post_init__(self) -> None:
-        total_mb = self.max_concurrent_transforms * self.max_payload_mb
-        if total_mb > MAX_TRANSFORM_MB:
-            raise ValueError(
-                f"max_concurrent_transforms={self.max_concurrent_transforms} x "
-                f"max_payload_mb={self.max_payload_mb} is {total_mb} MB; SageMaker allows "
-                f"{MAX_TRANSFORM_MB}. Lower one."
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ec2:
-    """[ec2]: the same training on a plain machine."""
-
-    instance_type: str = _field("machine", pattern=EC2_INSTANCE)
 
 
 def _read_hyperparameters(table: object, where: str) -> Hyperparameters:
@@ -345,8 +290,8 @@ def _read_hyperparameters(table: object, where: str) -> Hyperparameters:
 class Recipe:
     """A whole job. A section that is None was not asked for."""
 
-    name: str = _field("prefix of every name the recipe makes", pattern=NAME)
-    description: str = _field("one sentence", "")
+    name: str = setting("prefix of every name the recipe makes", pattern=NAME)
+    description: str = setting("one sentence", "")
     data: Data = Data()
     hyperparameters: Hyperparameters = dataclasses.field(
         default=Hyperparameters(), metadata={"read": _read_hyperparameters}
@@ -357,6 +302,7 @@ class Recipe:
     endpoint: Endpoint | None = None
     transform: Transform | None = None
     ec2: Ec2 | None = None
+    aws: Account = dataclasses.field(default_factory=Account)
 
     def with_overrides(self, overrides: Iterable[str]) -> Recipe:
         """The recipe with hyperparameters changed, each given as `name=value` (the verbs' --set)."""
@@ -440,7 +386,7 @@ def _convert_mapping(value: object, kind: Any, where: str, limits: Mapping[str, 
             name = limits.get("parse_key", str)(key)
         if name in items:
             raise RecipeError(f"[{where}] gives {name!r} twice (once as {key!r}); keep one.")
-        items[name] = _convert(item, kind, key, where, {})
+        items[name] = _convert(item, kind, key, where, {k: v for k, v in limits.items() if k == "pattern"})
     _check_count(len(items), where, limits)
     return items
 
@@ -470,6 +416,8 @@ def _check_limits(value: Any, shown: str, limits: Mapping[str, Any]) -> None:
         regex, meaning = limits["pattern"]
         if not re.fullmatch(regex, value):
             raise RecipeError(f"{shown} is not {meaning}.")
+    if "step" in limits and value % limits["step"]:
+        raise RecipeError(f"{shown} is not a multiple of {limits['step']}.")
 
 
 def _check_count(count: int, where: str, limits: Mapping[str, Any]) -> None:

@@ -11,7 +11,15 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Files of training/ that know nothing heavy, so that local/ and aws/ may use them.
-TRAINING_LEAVES = ("hyperparameters", "job", "metrics", "recipe", "progress")
+TRAINING_LEAVES = (
+    "hyperparameters",
+    "job",
+    "metrics",
+    "recipe",
+    "recipe_aws",
+    "recipe_fields",
+    "progress",
+)
 LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)
 
 # Besides the standard library and its own package; the nearest entry counts, the file's before its folder's.
@@ -40,6 +48,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "local": ("artifact", "scoring", "tqdm", *LEAVES),
     "local/data_processing.py": ("jsonpath_ng",),
     "local/transform_command.py": ("artifact", "scoring"),
+    "aws": ("local.image_check", *LEAVES),
+    "aws/client.py": ("boto3", "botocore"),
+    "aws/validation.py": ("botocore", "regex"),
+    "aws/lambda_function/handler.py": ("boto3", "botocore", "PIL"),
     "examples": ("numpy", "PIL"),
     "chaos": ("artifact", "local", "psutil"),
     "chaos/plot.py": ("matplotlib",),
@@ -88,6 +100,7 @@ def test_imports_follow_the_diagram(path: Path) -> None:
         pytest.param("training/metrics.py", "import numpy", id="leaf"),
         pytest.param("local/endpoint.py", "from training.data import ImageSet", id="local to the trainer"),
         pytest.param("artifact/bundle.py", "def f():\n    import flask", id="inside a function"),
+        pytest.param("aws/endpoint.py", "import boto3", id="boto3 outside the client"),
     ],
 )
 def test_planted_violation_is_found(path: str, source: str) -> None:

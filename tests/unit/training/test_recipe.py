@@ -213,7 +213,26 @@ def test_wrong_type_is_refused_naming_key_value_and_expected(text: str, message:
         pytest.param(
             "[transform]\nmax_concurrent_transforms = 11\nmax_payload_mb = 10", "is 110 MB", id="transform"
         ),
-        pytest.param("[endpoint.scaling]\nmax_instances = 2", "'target' is missing", id="no-target"),
+        pytest.param(
+            "[training]\nspot = true\nmax_wait_seconds = 9999\nkeep_alive_seconds = 60",
+            "warm pool",
+            id="warm-spot",
+        ),
+        pytest.param(
+            "[endpoint.serverless]\nmemory_mb = 1500", "not a multiple of 1024", id="serverless-memory"
+        ),
+        pytest.param(
+            "[endpoint]\ncapture_percent = 5\n[endpoint.serverless]",
+            "does not exist on serverless",
+            id="serverless-capture",
+        ),
+        pytest.param("[endpoint.serverless]\n[endpoint.async]", "exclude each other", id="serverless-async"),
+        pytest.param("[endpoint]\nupdate_percent = 60", "outside 1 to 50", id="canary"),
+        pytest.param("[endpoint.lambda]\nallow_urls = ['http://a/']", "not an https address", id="http-url"),
+        pytest.param("[endpoint.lambda]\nprovisioned_concurrency = 20", "raise the latter", id="provisioned"),
+        pytest.param("[aws]\nsubnets = ['subnet-1']", "go together", id="half-a-vpc"),
+        pytest.param("[aws.tags]\n'kennel:x' = 'y'", "which are taken", id="own-tag"),
+        pytest.param("[aws.tags]\nteam = 'a;b'", "not a tag's value", id="tag-value"),
         pytest.param("[endpoint.scaling]\nmax_instances = 2\ntarget = inf", "not a finite", id="inf"),
         pytest.param(
             "[endpoint.scaling]\nmin_instances = 3\nmax_instances = 2\ntarget = 1", "lower one", id="min-max"
