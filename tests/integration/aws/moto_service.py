@@ -39,6 +39,7 @@ class Service:
         self.warm: dict[str, dict[str, Any]] = {}
         self.bucket_policies: dict[str, bytes] = {}
         self.url = ""
+        self.architecture = "amd64"  # of every image
         self.denied: set[str] = set()  # actions that the simulation denies
 
     @property
@@ -61,6 +62,11 @@ class Service:
         found = CONCURRENCY.fullmatch(request.path)
         if found:
             return self._provisioned_concurrency(found[1], request)
+        if operation.endswith(".GetDownloadUrlForLayer"):
+            digest = json.loads(request.get_data())["layerDigest"]
+            return _json({"downloadUrl": f"{self.url}/blobs/{digest}", "layerDigest": digest})
+        if request.path.startswith("/blobs/"):
+            return _json({"architecture": self.architecture, "os": "linux"})
         asked = INVOCATIONS.fullmatch(request.path)
         if asked and asked[1] in self._sagemaker.endpoints:
             return _json({"predictions": [{"label": "a stub", "probability": 1.0}]})
