@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from aws.destroy import empty_bucket, find_shared, remove
 from aws.doctor import judge
 from aws.doctor_facts import gather
 from aws.endpoint import LOG_GROUP as ENDPOINT_LOGS
-from aws.execution import execute, read_log
+from aws.execution import Tail, execute
 from aws.explain import LOG_GROUP as PROCESSING_LOGS
 from aws.function_zip import build_archive
 from aws.inventory import ask as ask_aws
@@ -212,12 +213,10 @@ def _find(aws: Aws, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _log_of(aws: Aws, kind: str, name: str, limit: int) -> list[str]:
-    group = KINDS[kind]
-    if not group:
-        return []
-    if kind == "Endpoint":
-        return read_log(aws, group + name, limit=limit)
-    return read_log(aws, group, limit=limit, logStreamNamePrefix=f"{name}/")
+    group = KINDS[kind] + (name if kind == "Endpoint" else "")
+    tail = Tail(group=group, name=name, lines=deque(maxlen=limit))
+    tail.read(aws)
+    return list(tail.lines)
 
 
 def costs(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from aws.transform_job import settings as transform_settings
 from local.image_check import MANIFEST_TYPES
 from training.recipe import Recipe
 
+DEFAULT_ARCHITECTURE = "amd64"
 SPLITS = ("train", "valid", "test")
 
 
@@ -85,8 +87,20 @@ def _read_image(aws: Aws, site: Site, name: str) -> Image | None:
     return Image(
         uri=uri,
         media_type=manifest.get("mediaType", answer["images"][0].get("imageManifestMediaType", "")),
+        architecture=_read_architecture(aws, repository, manifest),
         cuda=SERVING_GPU_CUDA if name == "serving-gpu" else 0,
     )
+
+
+def _read_architecture(aws: Aws, repository: str, manifest: Mapping[str, Any]) -> str:
+    """From the image's configuration; what the push asks for by default, where there is no single one."""
+    digest = manifest.get("config", {}).get("digest")
+    if not digest:
+        return DEFAULT_ARCHITECTURE
+    request = {"repositoryName": repository, "layerDigest": digest}
+    url = aws.call("ecr", "GetDownloadUrlForLayer", request)["downloadUrl"]
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return str(json.load(response).get("architecture", DEFAULT_ARCHITECTURE))
 
 
 def _read_quotas(aws: Aws) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,8 @@ from aws.validation import check_steps
 from aws.why import explain_failure
 
 POLL_SECONDS = 15.0
-LOG_LINES = 3
+LOG_LINES = 3  # shown at each poll
+TAIL_LINES = 200  # kept, for the cause of a failure
 SETTLE_SECONDS = 3600.0
 
 Report = Callable[[str], None]
@@ -164,7 +166,8 @@ def wait_until_gone(aws: Aws, step: Step, rule: Rule) -> None:
 def wait_for(aws: Aws, service: str, wait: Wait, report: Report) -> Mapping[str, Any]:
     """Polls, reporting changes of state and the log. Raises AwsError with the likely cause of a failure."""
     deadline = time.monotonic() + wait.timeout_seconds
-    shown, seen_lines = "", 0
+    name = str(next(iter(wait.request.values())))
+    shown, tail = "", Tail(group=wait.log_group, name=name)
     while True:
         answer = aws.call(service, wait.operation, wait.request)
         state = read_state(answer, wait.state)
@@ -174,20 +177,16 @@ def wait_for(aws: Aws, service: str, wait: Wait, report: Report) -> Mapping[str,
             shown = detail
         if state in wait.done:
             return answer
-        lines = read_log_tail(aws, wait, limit=200)
+        fresh = tail.read(aws)
         if state in wait.failed:
             reason = str(answer.get(wait.reason) or "no reason given")
-            raise AwsError(
-                explain_failure(next(iter(wait.request.values())), state, reason, lines), code=state
-            )
-        for line in lines[seen_lines:][-LOG_LINES:]:
+            raise AwsError(explain_failure(name, state, reason, list(tail.lines)), code=state)
+        for line in fresh[-LOG_LINES:]:
             report(f"        | {line}")
-        seen_lines = len(lines)
         if time.monotonic() > deadline:
             raise AwsError(
-                f"{next(iter(wait.request.values()))} is still {detail} after {wait.timeout_seconds} s; "
-                "it goes on "
-                "without us. The same command waits for it again.",
+                f"{name} is still {detail} after {wait.timeout_seconds} s; it goes on without us. The same "
+                "command waits for it again.",
                 code="Timeout",
             )
         aws.sleep(POLL_SECONDS)
@@ -201,23 +200,29 @@ def read_state(answer: Mapping[str, Any], path: str) -> str:
     return str(value)
 
 
-def read_log_tail(aws: Aws, wait: Wait, *, limit: int) -> list[str]:
-    """The newest lines of the streams that belong to what is waited for; none where there is no log yet."""
-    if not wait.log_group:
-        return []
-    name = str(next(iter(wait.request.values())))
-    prefix = {} if wait.log_group.endswith(name) else {"logStreamNamePrefix": f"{name}/"}
-    return read_log(aws, wait.log_group, limit=limit, **prefix)
+@dataclass(slots=True, kw_only=True)
+class Tail:
+    """The newest lines of what belongs to a job or endpoint; each read asks only for what came since."""
 
+    group: str  # empty: there is no log
+    name: str
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    since_ms: int = 0
 
-def read_log(aws: Aws, group: str, *, limit: int, **where: str) -> list[str]:
-    """The newest lines of a log group, oldest first."""
-    lines: list[str] = []
-    try:
-        for page in aws.pages("logs", "FilterLogEvents", {"logGroupName": group, **where}):
-            lines += [str(event["message"]).rstrip() for event in page["events"]]
-            lines = lines[-limit:]
-    except AwsError as error:
-        if not is_absent(error):
-            raise
-    return lines
+    def read(self, aws: Aws) -> list[str]:
+        """The new lines, oldest first."""
+        if not self.group:
+            return []
+        own = {} if self.group.endswith(self.name) else {"logStreamNamePrefix": f"{self.name}/"}
+        request = {"logGroupName": self.group, "startTime": self.since_ms, **own}
+        fresh: list[str] = []
+        try:
+            for page in aws.pages("logs", "FilterLogEvents", request):
+                for event in page["events"]:
+                    fresh.append(str(event["message"]).rstrip())
+                    self.since_ms = max(self.since_ms, event["timestamp"] + 1)
+        except AwsError as error:
+            if not is_absent(error):  # the group is made by the first job that writes into it
+                raise
+        self.lines.extend(fresh)
+        return fresh

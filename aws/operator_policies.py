@@ -250,7 +250,9 @@ def _looking(site: Site) -> list[Statement]:
     return [
         statement("Logs", ["logs:FilterLogEvents"], log),
         statement("Look", actions, "*"),
-        statement("Images", ["ecr:BatchGetImage"], repository_arns(site, IMAGES)),
+        statement(
+            "Images", ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], repository_arns(site, IMAGES)
+        ),
     ]
 
 

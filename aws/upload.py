@@ -58,6 +58,7 @@ def _named(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def upload(aws: Aws, bucket: str, files: Mapping[str, Path]) -> Uploaded:
     """Sends what is not there with the same SHA-256; S3 checks it on arrival. Safe to repeat at any point."""
+    aws.call("s3", "HeadBucket", {"Bucket": bucket})  # and the client is made before there are threads
     sent = kept = sent_bytes = 0
     with ThreadPoolExecutor(WORKERS) as pool:
         futures = [pool.submit(_send, aws, bucket, key, file) for key, file in files.items()]

@@ -39,6 +39,7 @@ class Service:
         self.warm: dict[str, dict[str, Any]] = {}
         self.bucket_policies: dict[str, bytes] = {}
         self.url = ""
+        self.architecture = "amd64"  # of every image
         self.denied: set[str] = set()  # actions that the simulation denies
 
     @property
@@ -61,9 +62,9 @@ class Service:
         found = CONCURRENCY.fullmatch(request.path)
         if found:
             return self._provisioned_concurrency(found[1], request)
-        asked = INVOCATIONS.fullmatch(request.path)
-        if asked and asked[1] in self._sagemaker.endpoints:
-            return _json({"predictions": [{"label": "a stub", "probability": 1.0}]})
+        image_or_model = self._image(operation, request) or self._invocation(request)
+        if image_or_model:
+            return image_or_model
         if "policy" in request.args and request.method in ("GET", "PUT"):
             return self._bucket_policy(request)
         if request.path == "/moto-api/reset":
@@ -71,6 +72,21 @@ class Service:
             self.bucket_policies.clear()
         if request.form.get("Action") == "SimulatePrincipalPolicy":
             return self._simulate(request)
+        return None
+
+    def _image(self, operation: str, request: Request) -> Response | None:
+        """ECR's way to an image's configuration."""
+        if operation.endswith(".GetDownloadUrlForLayer"):
+            digest = json.loads(request.get_data())["layerDigest"]
+            return _json({"downloadUrl": f"{self.url}/blobs/{digest}", "layerDigest": digest})
+        if request.path.startswith("/blobs/"):
+            return _json({"architecture": self.architecture, "os": "linux"})
+        return None
+
+    def _invocation(self, request: Request) -> Response | None:
+        asked = INVOCATIONS.fullmatch(request.path)
+        if asked and asked[1] in self._sagemaker.endpoints:
+            return _json({"predictions": [{"label": "a stub", "probability": 1.0}]})
         return None
 
     def _UpdateEndpoint(self, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,40 @@ def test_doctor_finds_what_is_missing_then_what_is_denied(
     assert "missing;" not in said
 
 
+def test_doctor_reads_the_image_that_was_pushed(
+    recipe: str,
+    data: Path,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run("bootstrap", recipe)
+    run("upload", recipe, "--data", str(data))
+    registry = boto3.client("ecr", region_name=REGION)
+    images: dict[str, dict[str, str]] = {}
+    for name, media_type in (("training", "docker.distribution"), ("serving-cpu", "oci.image")):
+        whole = f"application/vnd.{media_type}.manifest.v2+json"
+        config = {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "size": 1,
+            "digest": "sha256:1",
+        }
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": whole, "config": config, "layers": []})
+        put = registry.put_image(repositoryName=f"kennel/{name}", imageManifest=manifest, imageTag="abc")
+        digest = put["image"]["imageId"]["imageDigest"]
+        images[name] = {"uri": f"{make_site().registry}/kennel/{name}@{digest}"}
+    monkeypatch.setattr("aws.planning.read_images", lambda: images)
+    monkeypatch.setattr(service, "architecture", "arm64")
+    capsys.readouterr()
+
+    run("doctor", recipe, code=1)
+
+    said = capsys.readouterr().out
+    assert "serving-cpu has a manifest of type application/vnd.oci.image" in said
+    assert "training is built for arm64" in said
+    assert "training has a manifest" not in said and "not in ECR" not in said
+
+
 def test_why_names_cause_and_fix(recipe: str, service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     run("bootstrap", recipe)
     run("train", recipe)

@@ -20,7 +20,7 @@ from aws.convergence import RULES
 from aws.costs import find_costs
 from aws.destroy import empty_bucket, find_shared, remove
 from aws.doctor_facts import gather
-from aws.execution import execute, read_log
+from aws.execution import Tail, execute
 from aws.function import plan_function
 from aws.inventory import RUNNING_JOBS, find_resources
 from aws.operator_policies import bootstrap_policy, extras_policy, operator_policy
@@ -84,7 +84,7 @@ def operated(service: Service, archive: Path, tmp_path: Path) -> set[Need]:
     aws.call("sts", "GetCallerIdentity", {})
     gather(aws, site, recipe)
     find_costs(aws, site)
-    read_log(aws, "/aws/sagemaker/TrainingJobs", limit=1)
+    Tail(group="/aws/sagemaker/TrainingJobs", name="dogs").read(aws)
     remove(aws, find_resources(aws, site, recipe), say_nothing)
     empty_bucket(aws, site, own_objects(recipe, results=True, data=True), say_nothing)
     arn = site.arn("sagemaker", "model-package/dogs/1")
@@ -95,6 +95,7 @@ def operated(service: Service, archive: Path, tmp_path: Path) -> set[Need]:
         ("sagemaker", "InvokeEndpoint", {"EndpointName": "dogs"}),
         ("s3", "DeleteObjects", {"Bucket": site.bucket_name}),
         ("ecr", "BatchGetImage", {"repositoryName": "kennel/training"}),
+        ("ecr", "GetDownloadUrlForLayer", {"repositoryName": "kennel/training"}),
         ("iam", "SimulatePrincipalPolicy", {"RoleName": site.role_name("training")}),
         ("iam", "UpdateAssumeRolePolicy", {"RoleName": site.role_name("function-dogs")}),
     ]

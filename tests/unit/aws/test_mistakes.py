@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from aws.doctor import DOCKER_MANIFEST, Facts, Image, judge
+from aws.instances import SERVING_GPU_CUDA
 from aws.planning import Asked, plan
 from aws.steps import PlanError
 from aws.validation import check_steps
-from tests.unit.aws.sites import ACCOUNT, REGION, make_recipe, make_site
+from tests.unit.aws.sites import ACCOUNT, REGION, REPOSITORY, make_recipe, make_site
 from training.recipe import RecipeError
 
 ROLES = {
@@ -247,3 +249,9 @@ def test_image_of_another_region_is_refused(tmp_path: Path) -> None:
 
 def test_docker_manifest_is_what_the_push_makes() -> None:
     assert DOCKER_MANIFEST == "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def test_gpu_image_is_still_of_the_cuda_line_that_the_planner_counts_on() -> None:
+    lock = (REPOSITORY / "requirements/serving-gpu.txt").read_text()
+
+    assert set(re.findall(r"^nvidia-\S+-cu(\d+)==", lock, re.MULTILINE)) == {str(SERVING_GPU_CUDA)}
