@@ -43,6 +43,7 @@ setup: .venv/installed .venv-serving-cpu/installed ## make both environments (fa
 .venv/installed .venv-serving-cpu/installed .venv-sdk/installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "Kennel needs Python 3.11, and PYTHON=$(PYTHON) is not. Try make $@ PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@test ! -L $(@D) || { echo "$(@D) is a link: whoever owns it makes it." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(^:%=--requirement %)
 	touch $@
