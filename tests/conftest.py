@@ -16,6 +16,17 @@ from examples.shapes import draw_shapes
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--aws: also the tests that cost money."""
+    parser.addoption("--aws", action="store_true", help="also ask a real AWS account, which costs money")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Left out rather than skipped: nobody should miss them."""
+    if not config.getoption("--aws"):
+        items[:] = [item for item in items if item.get_closest_marker("live") is None]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the data doctor remembers stays inside the test run."""
