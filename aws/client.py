@@ -21,6 +21,7 @@ from botocore.exceptions import (
     NoRegionError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError  # an answer that is not the service's, as a proxy's page
 
 from aws.errors import AwsError, explain_error
 
@@ -80,7 +81,7 @@ class Aws:
             yield from client.get_paginator(method).paginate(**request)
         except ClientError as error:
             raise _translate(error, service, operation, request) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError) as error:
             raise _translate_connection(error, service) from None
 
     def _send(self, service: str, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Aws:
             return answer
         except ClientError as error:
             raise _translate(error, service, operation, request) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError) as error:
             raise _translate_connection(error, service) from None
 
     def _client(self, service: str) -> Any:
