@@ -21,16 +21,25 @@ _LOCK = "emf.lock"
 logger = logging.getLogger(__name__)
 
 
-def make_directory() -> Path:
-    """gunicorn's master, before it forks: a fresh folder, since an old one's numbers would be added up."""
-    directory = Path(tempfile.mkdtemp(prefix="kennel-metrics-"))
+def make_directory() -> Path | None:
+    """gunicorn's master, before it forks: a fresh folder, since an old one's numbers would be added up.
+
+    None where no temporary folder can be written: each process then counts in memory, for itself alone.
+    """
+    os.environ.pop(VARIABLE, None)
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="kennel-metrics-"))
+    except OSError as error:
+        logger.warning("event=metrics_in_memory reason=%s", error)
+        return None
     os.environ[VARIABLE] = str(directory)
     return directory
 
 
-def remove_directory(directory: Path) -> None:
+def remove_directory(directory: Path | None) -> None:
     """gunicorn's master, last."""
-    shutil.rmtree(directory, ignore_errors=True)
+    if directory is not None:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def forget_process(pid: int) -> None:

@@ -171,6 +171,7 @@ def test_master_makes_a_fresh_folder_and_removes_it(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # so that it is put back
     directory = make_directory()
+    assert directory is not None
 
     assert list(directory.iterdir()) == []
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(directory)
