@@ -327,20 +327,23 @@ def test_server_whose_process_is_killed_while_loading_exits_non_zero(tiny_bundle
 
 def test_ping_is_503_until_the_model_is_loaded(tiny_bundle: Path) -> None:
     process, port = start_server(tiny_bundle, KENNEL_WORKERS="1")
-    answers: list[requests.Response] = []
+    url = f"http://127.0.0.1:{port}"
     try:
-        while not answers or answers[-1].status_code != 200:
-            try:
-                answers.append(requests.get(f"http://127.0.0.1:{port}/ping", timeout=TIMEOUT_SECONDS))
-            except requests.ConnectionError:
-                assert process.poll() is None
-            time.sleep(0.01)
+        while not children_of(process.pid):
+            time.sleep(0.005)
+        predicting = children_of(process.pid)[0]
+        os.kill(predicting, signal.SIGSTOP)
+        while len(children_of(process.pid)) < 2:  # until the HTTP process is there
+            time.sleep(0.005)
+
+        loading = requests.get(f"{url}/ping", timeout=TIMEOUT_SECONDS)
+
+        assert (loading.status_code, loading.json()) == (503, {"status": "loading"})
+        os.kill(predicting, signal.SIGCONT)
+        wait_for_ping(url, process)
     finally:
         process.terminate()
         process.communicate(timeout=TIMEOUT_SECONDS)
-
-    assert len(answers) > 1
-    assert {answer.text for answer in answers[:-1]} == {'{"status": "loading"}'}
 
 
 @contextmanager
