@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from serving.metrics_files import prepare_process
 from serving.pool import Pool
 from serving.processes import start_child
 from serving.settings import read_settings
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics
@@ -51,8 +54,16 @@ class _Events:
     def ready(self, info: dict[str, Any]) -> None:
         from serving.metrics import Model
 
-        self._metrics.describe_model(Model(*info["model"]), info["baseline"])
+        model = Model(*info["model"])
+        self._metrics.describe_model(model, info["baseline"])
         boot.mark_ready()
+        logger.info(
+            "event=ready precision=%s architecture=%s num_classes=%s engine=%s",
+            model.precision,
+            model.architecture,
+            model.num_classes,
+            model.engine,
+        )
 
     def restarted(self) -> None:
         self._metrics.restarts.inc()

@@ -256,7 +256,7 @@ def _predicted(bundle: Bundle, precision: str = "fp32") -> dict[str, tuple[str, 
 
 def _served_precision(log: str) -> str:
     """The one the server chose, by its own word."""
-    (precision,) = re.findall(r"event=ready .*precision=(\w+)", log)
+    (precision,) = re.findall(r'"event": "ready", "precision": "(\w+)"', log)
     return str(precision)
 
 
