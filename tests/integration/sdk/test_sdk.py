@@ -256,8 +256,9 @@ def _predicted(bundle: Bundle, precision: str = "fp32") -> dict[str, tuple[str, 
 
 def _served_precision(log: str) -> str:
     """The one the server chose, by its own word."""
-    (precision,) = re.findall(r'"event": "ready", "precision": "(\w+)"', log)
-    return str(precision)
+    found = re.search(r"event=ready precision=(\w+)", log)  # text: the SDK gives its containers a terminal
+    assert found, log
+    return found[1]
 
 
 def _weights(log: str) -> dict[str, str]:
