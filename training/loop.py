@@ -27,6 +27,7 @@ from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.metrics import metric_line
 from training.network import set_training_mode
+from training.observer import Observer, StepFacts
 from training.progress import progress
 from training.schedule import learning_rate
 
@@ -63,6 +64,7 @@ class Session:
     save: Callable[[dict[str, Any], int], None]
     stopped: Callable[[], bool]
     world: World = field(default_factory=lambda: World(Place()))
+    observer: Observer = field(default_factory=Observer)
 
 
 def train(session: Session, checkpoint: dict[str, Any] | None) -> Progress:
@@ -74,6 +76,7 @@ def train(session: Session, checkpoint: dict[str, Any] | None) -> Progress:
     _check_shares(session)
     optimizer = build_optimizer(session.network, session.hyperparameters)
     state = _restore(session.network, optimizer, checkpoint)
+    session.observer.watch(session.network.network)
     while state.epoch < session.hyperparameters.epochs and not session.stopped():
         finished = _train_epoch(session, optimizer, state) and _finish_epoch(session, state)
         if finished or session.stopped():
@@ -135,45 +138,80 @@ def _train_step(
     *,
     total_steps: int,
 ) -> None:
-    hyperparameters = session.hyperparameters
-    world = session.world
+    hyperparameters, world, observer = session.hyperparameters, session.world, session.observer
+    step = _steps_done(session, state)
+    observer.step_starts(step)
     share = batch[world.share]
     generator = _generator(hyperparameters.seed, state.epoch, state.step, world.place.rank)
-    pixels = torch.from_numpy(session.train.pixels[share]).to(session.device)
-    targets = torch.from_numpy(session.train.folder.targets[share]).to(session.device)
-    images = augment(
-        session.network.normalise(pixels),
-        hyperparameters.augmentation,
-        hyperparameters.image_size,
-        Draws(generator, len(batch), world.share),
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(
-            state.epoch * total_steps + state.step,
-            schedule=hyperparameters.schedule,
-            peak=hyperparameters.learning_rate,
-            warmup_steps=round(hyperparameters.warmup_epochs * total_steps),
-            total_steps=hyperparameters.epochs * total_steps,
+    with observer.phase("data"):
+        pixels = torch.from_numpy(session.train.pixels[share])
+        targets = torch.from_numpy(session.train.folder.targets[share])
+    with observer.phase("transfer"):
+        pixels, targets = pixels.to(session.device), targets.to(session.device)
+    with observer.phase("augment"):
+        images = augment(
+            session.network.normalise(pixels),
+            hyperparameters.augmentation,
+            hyperparameters.image_size,
+            Draws(generator, len(batch), world.share),
         )
-    with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.bf16):
+    rate = _set_learning_rate(optimizer, hyperparameters, state, total_steps)
+    with (
+        observer.phase("forward"),
+        torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.bf16),
+    ):
         logits = session.network.network(images.to(memory_format=torch.channels_last))
-    loss = cross_entropy(logits, targets, hyperparameters.label_smoothing)
+        loss = cross_entropy(logits, targets, hyperparameters.label_smoothing)
     own_sums = loss.item() * len(share), float((logits.argmax(1) == targets).sum())
     loss_sum, correct = world.sum(np.array(own_sums))
-    if not math.isfinite(loss_sum):
-        raise JobError(
-            f"The training loss is {loss_sum / len(batch)} at epoch {state.epoch + 1}, step "
-            f"{state.step + 1}: lower learning_rate={hyperparameters.learning_rate} or lengthen "
-            "warmup_epochs."
-        )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    world.merge_step(session.network.network, weight=len(share) / len(batch))
-    optimizer.step()
+    _check_finite(loss_sum / len(batch), state, hyperparameters)
+    with observer.phase("backward"):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        world.merge_step(session.network.network, weight=len(share) / len(batch))
+    observer.gradients_ready(step)
+    with observer.phase("optimizer"):
+        optimizer.step()
     state.step += 1
     state.seen += len(batch)
     state.loss_sum += float(loss_sum)
     state.correct += int(correct)
+    observer.step_ends(
+        StepFacts(
+            step=step,
+            epoch=state.epoch,
+            loss=float(loss_sum) / len(batch),
+            correct=int(correct),
+            images=len(batch),
+            learning_rate=rate,
+            inputs=images,
+            logits=logits.detach(),
+            targets=targets,
+        )
+    )
+
+
+def _set_learning_rate(
+    optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, state: Progress, total_steps: int
+) -> float:
+    rate = learning_rate(
+        state.epoch * total_steps + state.step,
+        schedule=hyperparameters.schedule,
+        peak=hyperparameters.learning_rate,
+        warmup_steps=round(hyperparameters.warmup_epochs * total_steps),
+        total_steps=hyperparameters.epochs * total_steps,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _check_finite(loss: float, state: Progress, hyperparameters: Hyperparameters) -> None:
+    if not math.isfinite(loss):
+        raise JobError(
+            f"The training loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}: lower "
+            f"learning_rate={hyperparameters.learning_rate} or lengthen warmup_epochs."
+        )
 
 
 def _finish_epoch(session: Session, state: Progress) -> bool:
@@ -192,6 +230,13 @@ def _finish_epoch(session: Session, state: Progress) -> bool:
         except _Stopped:
             return False
         entry |= {f"validation_{name}": value for name, value in result.metrics().items()}
+        session.observer.evaluated(
+            step=_steps_done(session, state),
+            epoch=state.epoch,
+            metrics=result.metrics(),
+            log_probabilities=result.log_probabilities,
+            targets=session.valid.folder.targets,
+        )
     state.history.append(entry)
     if _rank(entry) >= _rank(state.best):
         state.best = entry

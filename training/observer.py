@@ -1,0 +1,59 @@
+"""What may watch the training loop. This one does nothing; `training.debugging` has the one that records."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFacts:
+    """One finished optimizer step."""
+
+    step: int  # of the job, from 0
+    epoch: int  # from 0
+    loss: float  # mean over the batch, all ranks
+    correct: int
+    images: int
+    learning_rate: float
+    inputs: Tensor  # (n, 3, H, W), this rank's share, normalised and augmented
+    logits: Tensor  # (n, num_classes), detached
+    targets: Tensor  # (n,)
+
+
+class Observer:
+    """Called by the loop, on every rank, in the order of a step. Raising JobError ends the job."""
+
+    def watch(self, network: nn.Module) -> None:
+        """Before the first step: the network whose layers are trained."""
+
+    def step_starts(self, step: int) -> None:
+        """Before anything of optimizer step `step`."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Around a part of the step: data, transfer, augment, forward, backward, optimizer."""
+        return nullcontext()
+
+    def gradients_ready(self, step: int) -> None:
+        """After the backward pass (and the ranks' merging), before the optimizer changes the weights."""
+
+    def step_ends(self, facts: StepFacts) -> None:
+        """After the optimizer."""
+
+    def evaluated(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        metrics: dict[str, float],
+        log_probabilities: NDArray[np.float64],
+        targets: NDArray[np.int64],
+    ) -> None:
+        """After a pass over the validation split: (num_images, num_classes) and (num_images,)."""
+
+    def close(self) -> None:
+        """The training is over, or has failed."""
