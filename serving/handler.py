@@ -25,7 +25,7 @@ from serving.messages import (
     JSON_LINES,
     Answer,
     Query,
-    error_answer,
+    internal_error_answer,
     refusal_answer,
 )
 from serving.options import Options
@@ -111,12 +111,7 @@ def respond(
         return refusal_answer(error)
     except Exception as error:  # the last handler: the traceback goes to the log and not to the client
         logger.error("event=failed", exc_info=error)
-        return error_answer(
-            500,
-            "internal_error",
-            "The server failed on this request.",
-            "The traceback is in the container's log.",
-        )
+        return internal_error_answer()
 
 
 def _predict(query: Query, predictor: Predictor, options: Options) -> Answer:

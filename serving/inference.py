@@ -36,6 +36,7 @@ def main() -> None:
     """Load the model, say so, and answer until the socket closes."""
     sock = socket.socket(fileno=JOBS_FD)
     sock.setblocking(True)  # made by gevent it is not
+    channel = wire.Channel(sock)
     _depend_on_parent()
     faulthandler.enable()  # the HTTP side ends a stuck process with SIGABRT: its stacks go to the log
     settings = read_settings(os.environ)
@@ -53,13 +54,13 @@ def main() -> None:
         )
         manifest = open_bundle(settings.model_dir).manifest
     except (StartError, BundleError, OSError) as error:
-        wire.send(sock, {"error": f"Kennel cannot start: {error}"})
+        channel.send({"error": f"Kennel cannot start: {error}"})
         return
-    wire.send(sock, {"ready": describe(predictor, manifest, engine=settings.engine)})
+    channel.send({"ready": describe(predictor, manifest, engine=settings.engine)})
     if not isinstance(predictor, OverriddenPredictor):
         predictor = WatchedPredictor(predictor, manifest.baseline)
     with suppress(EOFError, OSError):  # the HTTP side is gone
-        serve(sock, predictor, build_options(settings))
+        serve(channel, predictor, build_options(settings))
 
 
 def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[str, Any]:
@@ -78,13 +79,13 @@ def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[s
     }
 
 
-def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
+def serve(channel: wire.Channel, predictor: Predictor, options: Options) -> None:
     """Answer request after request. Raises EOFError when the HTTP side closes the socket."""
     lock = threading.Lock()
 
     def say(fields: dict[str, Any], body: bytes = b"") -> None:
         with lock:
-            wire.send(sock, fields, body)
+            channel.send(fields, body)
 
     def answer(fields: dict[str, Any], body: bytes) -> None:
         # A thousand pictures may take minutes: each second it says that it is not stuck.
@@ -100,10 +101,10 @@ def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
 
     if predictor.concurrency == 1:
         while True:
-            answer(*wire.receive(sock))
+            answer(*channel.receive())
     with ThreadPoolExecutor(predictor.concurrency) as threads:
         while True:
-            threads.submit(answer, *wire.receive(sock))
+            threads.submit(answer, *channel.receive())
 
 
 def _depend_on_parent() -> None:

@@ -61,6 +61,16 @@ def refusal_answer(error: RequestError) -> Answer:
     return answer
 
 
+def internal_error_answer() -> Answer:
+    """Our fault, in one form wherever it is caught."""
+    return error_answer(
+        500,
+        "internal_error",
+        "The server failed on this request.",
+        "The traceback is in the container's log.",
+    )
+
+
 def describe(code: str, message: str, hint: str) -> dict[str, str]:
     """The inner object of an error, which one item of many carries too."""
     return {"code": code, "message": message, "hint": hint}
