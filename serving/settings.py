@@ -137,7 +137,7 @@ SETTINGS = {
     ),
     "queue_limit": Setting(
         ("KENNEL_QUEUE_LIMIT",),
-        "128",
+        "96",
         _integer(1, 100_000),
         "Requests that may wait for a free process; more are answered 503 with Retry-After at once.",
     ),
