@@ -73,7 +73,7 @@ serve: known-place setup ## answer /invocations on PORT
 	$(python) -m local serve --artifact $(artifact) --port $(PORT) $(docker)
 
 transform: known-place setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
-	$(if $(on_aws),$(aws) transform $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(EXTRA),\
+	$(if $(on_aws),$(aws) transform $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) --output $(OUT)/transform $(EXTRA),\
 	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform $(docker))
 
 doctor: setup ## look DATA over: broken files, duplicates, leaks, shift -> OUT/doctor/doctor.html

@@ -24,7 +24,7 @@ VERBS = {
     "bootstrap": "bucket, image repositories and roles, once for an account and region",
     "train": "a training job, to its end",
     "tune": "a hyperparameter tuning job, to its end",
-    "transform": "a Batch Transform job over a folder of images in S3",
+    "transform": "a Batch Transform job over a folder of images in S3, fetched and scored",
     "deploy": "an endpoint, new or moved over to a new version, with its scaling",
     "autoscale": "the number of an endpoint's instances follows its load",
     "function": "a Lambda function that asks the endpoint, with warm copies",
@@ -118,6 +118,10 @@ def _add_plan(verbs: Any, name: str) -> None:
     )
     if name == "transform":
         verb.add_argument("--estimate", type=float, metavar="IMAGES_PER_SECOND", help=commands.ESTIMATE_HELP)
+        verb.add_argument("--output", type=Path, help="folder of the scored results; build/RECIPE/transform")
+        verb.add_argument(
+            "--precision", default="", help="that was served, to compare with; default: the model's fastest"
+        )
     if name == "bootstrap":
         verb.add_argument("--template", action="store_true", help="print a CloudFormation template instead")
     _add_place(verb)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aws.destroy import empty_bucket, find_shared, remove
 from aws.doctor import judge
 from aws.doctor_facts import gather
 from aws.endpoint import LOG_GROUP as ENDPOINT_LOGS
+from aws.errors import AwsError
 from aws.execution import Tail, execute
 from aws.explain import LOG_GROUP as PROCESSING_LOGS
 from aws.function_zip import build_archive
@@ -25,15 +27,17 @@ from aws.inventory import find_endpoints, find_resources
 from aws.operator_policies import POLICIES
 from aws.planning import Asked, offline_site, plan, pushed_images
 from aws.site import Site
-from aws.steps import PlanError
+from aws.steps import PlanError, Step
 from aws.template import build_template
 from aws.training_job import LOG_GROUP as TRAINING_LOGS
 from aws.transform_job import LOG_GROUP as TRANSFORM_LOGS
 from aws.transform_job import estimate_minutes
 from aws.transform_job import settings as transform_settings
+from aws.transform_results import fetch_and_score
 from aws.upload import plan_upload
 from aws.upload import upload as send_files
 from aws.why import explain_failure
+from scoring.comparison import alarm_words
 from training.recipe import Recipe, read_recipe
 
 Command = Callable[[argparse.Namespace], int]
@@ -96,10 +100,28 @@ def run_plans(verb: str, recipes: Sequence[Recipe], asked: Asked, options: argpa
         if verb == "function":
             build_archive()
         steps = plan(verb, recipe, site, asked)
-        done = execute(aws, steps, say, wait=not options.no_wait)
+        try:
+            done = execute(aws, steps, say, wait=not options.no_wait)
+        except AwsError:
+            if verb == "transform":  # a job fails for one bad object, and keeps the others' answers
+                with suppress(PlanError, AwsError):
+                    _score(aws, recipe, steps, options)
+            raise
         summary = {outcome: done.count(outcome) for outcome in ("created", "changed", "kept")}
-        print(json.dumps({"recipe": recipe.name, "verb": verb, **summary}))
+        scored = _score(aws, recipe, steps, options) if verb == "transform" and not options.no_wait else {}
+        print(json.dumps({"recipe": recipe.name, "verb": verb, **summary, **scored}))
     return 0
+
+
+def _score(aws: Aws, recipe: Recipe, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:
+    """What is told of a transform job's results."""
+    output = options.output or Path("build") / recipe.name / "transform"
+    scores = fetch_and_score(aws, steps, output, precision=options.precision)
+    alarm = alarm_words(scores["comparison"])
+    if alarm:
+        say(f"ALARM: {alarm}. See {output / 'report.html'}")
+    top1 = scores["top1_accuracy"]["value"]
+    return {"report": str(output / "report.html"), "top1_accuracy": top1, "alarm": bool(alarm)}
 
 
 def estimate(options: argparse.Namespace) -> int:

@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "local/data_processing.py": ("jsonpath_ng",),
     "local/transform_command.py": ("artifact", "scoring"),
     "aws": ("local.image_check", *LEAVES),
+    **{f"aws/{name}.py": ("artifact", "scoring", *LEAVES) for name in ("commands", "transform_results")},
     "aws/client.py": ("boto3", "botocore"),
     "aws/validation.py": ("botocore", "regex"),
     "aws/lambda_function/handler.py": ("boto3", "botocore", "PIL"),

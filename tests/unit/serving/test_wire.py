@@ -21,7 +21,9 @@ from serving import wire
 def test_message_arrives_as_sent(body: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        sender = threading.Thread(target=wire.Channel(ours).send, args=({"id": 7, "headers": ["é", None]}, body))
+        sender = threading.Thread(
+            target=wire.Channel(ours).send, args=({"id": 7, "headers": ["é", None]}, body)
+        )
         sender.start()
         fields, received = wire.Channel(theirs).receive()
         sender.join()
