@@ -102,7 +102,8 @@ class FeatureCache:
             logger.info("features=%s kept, %.1f MB", path, features.nbytes / 1e6)
         except OSError as error:
             logger.warning("features=%s cannot be written (%s): kept in memory only", path, error)
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def _make_room(self, needed_bytes: int) -> bool:
         if needed_bytes > self.limit_bytes:

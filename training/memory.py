@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # What allocators say, beside torch.OutOfMemoryError and MemoryError: torch's own, oneDNN's, C++'s.
-SENTENCES = ("can't allocate memory", "not enough memory", "could not create a memory", "bad_alloc")
+SENTENCES = (
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "bad_alloc",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,8 @@ class EvaluationStopped(Exception):
     """SIGTERM came during an evaluation."""
 
 
-def validate(session: Session, network: PixelNetwork) -> Evaluation:
-    """`network` on every image once, in order, the same on each rank.
+def validate(session: Session, network: PixelNetwork, *, micro_batch: int) -> Evaluation:
+    """`network` on every image once, in order, the same on each rank; `micro_batch` at once, 0 = any.
 
     Raises EvaluationStopped, and JobError where the answers are not finite.
     """
@@ -43,15 +44,17 @@ def validate(session: Session, network: PixelNetwork) -> Evaluation:
         batch = inputs[start : start + EVALUATION_BATCH * world.size]
         logits = np.zeros((len(batch), num_classes), dtype=np.float32)
         if len(batch) > world.place.rank:
-            logits[world.share] = classify(batch[world.share])
+            own = batch[world.share]
+            parts = np.array_split(own, math.ceil(len(own) / (micro_batch or len(own))))
+            logits[world.share] = np.concatenate([classify(part) for part in parts])
         answers.append(world.sum(logits))  # elsewhere zeros: exactly each rank's own rows, in order
-    logits = np.concatenate(answers)
-    if not np.isfinite(logits).all():
+    all_logits = np.concatenate(answers)
+    if not np.isfinite(all_logits).all():
         raise JobError(
             "The network's answers to the validation images are no longer finite: lower "
             f"learning_rate={session.hyperparameters.learning_rate} or lengthen warmup_epochs."
         )
-    return judge(logits, session.valid.folder.targets)
+    return judge(all_logits, session.valid.folder.targets)
 
 
 def _head_classifier(session: Session, network: PixelNetwork) -> FeatureClassifier:

@@ -19,25 +19,26 @@ from training.network import freeze_backbone
 from training.session import Session
 
 SIDE = 32
-PREPROCESS = Preprocess(resize=SIDE, crop=SIDE)
 SETTINGS: dict[str, Any] = {
     "architecture": "cnn", "image_size": SIDE, "resize": SIDE, "batch_size": 8, "epochs": 3,
     "learning_rate": 0.02, "precision": "fp32",
 }  # fmt: skip
 
 
-def make_images(count: int, seed: int) -> ImageSet:
+def make_images(count: int, seed: int, side: int = SIDE) -> ImageSet:
     """Two classes that differ in brightness."""
     random = np.random.default_rng(seed)
     targets = np.arange(count) % 2
-    pixels = random.integers(0, 120, (count, SIDE, SIDE, 3)) + 100 * targets[:, None, None, None]
+    pixels = random.integers(0, 120, (count, side, side, 3)) + 100 * targets[:, None, None, None]
     folder = ImageFolder(
         root=Path("none"),
         labels=("dark", "light"),
         paths=tuple(f"{index}.png" for index in range(count)),
         targets=targets.astype(np.int64),
     )
-    return ImageSet(folder=folder, pixels=pixels.astype(np.uint8), fingerprint="", unreadable=())
+    return ImageSet(
+        folder=folder, pixels=pixels.astype(np.uint8), fingerprint=f"{count} {seed}", unreadable=()
+    )
 
 
 def make_session(
@@ -48,15 +49,21 @@ def make_session(
     **changes: Any,
 ) -> Session:
     hyperparameters = Hyperparameters(**(SETTINGS | changes))
+    resize, size = hyperparameters.resize_side, hyperparameters.image_size
     torch.manual_seed(hyperparameters.seed)
-    network = build_network(hyperparameters.architecture, 2, dropout=hyperparameters.dropout)
+    network = build_network(
+        hyperparameters.architecture,
+        2,
+        head_hidden=hyperparameters.head_hidden,
+        dropout=hyperparameters.dropout,
+    )
     if hyperparameters.freeze_backbone:
         freeze_backbone(network)
     return Session(
-        network=PixelNetwork(network, PREPROCESS),
+        network=PixelNetwork(network, Preprocess(resize=resize, crop=size)),
         hyperparameters=hyperparameters,
-        train=make_images(44, 0),
-        valid=make_images(20, 1) if valid else None,
+        train=make_images(44, 0, resize),
+        valid=make_images(20, 1, size) if valid else None,
         device=torch.device("cpu"),
         bf16=use_bf16(hyperparameters.precision, torch.device("cpu")),
         save=save,

@@ -62,6 +62,20 @@ def test_same_seed_gives_identical_weights_and_another_seed_others(changes: dict
         pytest.param({}, id="sgd"),
         pytest.param({"optimizer": "adamw", "learning_rate": 1e-3, "precision": "bf16"}, id="adamw bf16"),
         pytest.param({"architecture": "resnet18", "dropout": 0.5, "freeze_backbone": True}, id="frozen"),
+        pytest.param(
+            {
+                "ema_decay": 0.9,
+                "mixup": 0.2,
+                "cutmix": 1.0,
+                "clip_norm": 0.5,
+                "layer_decay": 0.7,
+                "unfreeze_epochs": 2,
+                "class_weights": "balanced",
+                "micro_batch": 3,
+                "patience": 2,
+            },
+            id="all methods",
+        ),
     ],
 )
 def test_resumed_job_ends_with_the_weights_of_an_uninterrupted_one(
