@@ -41,14 +41,21 @@ def write_graph(graph: openvino.Model, path: Path) -> None:
 
 def graph_classifier(directory: Path, precision: Precision, *, num_threads: int = 0) -> Classifier:
     """A precision of the bundle in `directory` as a classifier; 0 threads are all cores."""
+    return compile_graph(
+        directory / precision.graph, arithmetic=precision.arithmetic, num_threads=num_threads
+    )
+
+
+def compile_graph(graph: openvino.Model | Path, *, arithmetic: str, num_threads: int = 0) -> Classifier:
+    """`arithmetic` is f32 or bf16, as OpenVINO calls them."""
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": num_threads,
-        "INFERENCE_PRECISION_HINT": precision.arithmetic,
+        "INFERENCE_PRECISION_HINT": arithmetic,
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = openvino.Core().compile_model(directory / precision.graph, "CPU", settings)
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
     return lambda pixels: np.array(compiled(pixels)[0])
 
 

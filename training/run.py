@@ -28,6 +28,7 @@ from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
 from training.evaluate import Evaluation
 from training.export import Exported, Trained, draw_golden_body, export, read_golden_body
+from training.features import Features, collect_features
 from training.hyperparameters import Hyperparameters
 from training.job import Job, JobError, find_splits
 from training.loop import Progress, Session, best_metrics, train, use_bf16
@@ -85,6 +86,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     world.check_same(identity)
     pixel_network = PixelNetwork(network, preprocess)
     session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
+    session = replace(session, features=_collect_features(session))
     stop.defer()
     progress = train(session, _resume(job, identity, world))
     stopped = session.stopped()
@@ -181,7 +183,13 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    without_effect = ("checkpoint_steps", "doctor", "quantize")  # on the weights
+    without_effect = (
+        "checkpoint_steps",
+        "doctor",
+        "quantize",
+        "feature_cache",
+        "feature_cache_gb",
+    )  # on the weights
     settings = {k: v for k, v in hyperparameters.to_strings().items() if k not in without_effect}
     return settings | {"training data": images.fingerprint}
 
@@ -242,6 +250,18 @@ def _open_session(
         steps * hyperparameters.epochs,
     )
     return session
+
+
+def _collect_features(session: Session) -> Features | None:
+    return collect_features(
+        session.network,
+        session.hyperparameters,
+        train=session.train,
+        valid=session.valid,
+        device=session.device,
+        bf16=session.bf16,
+        world=session.world,
+    )
 
 
 def _first_picture(images: dict[str, ImageSet]) -> bytes:
