@@ -20,7 +20,7 @@ from artifact.preprocess import Preprocess
 from scoring.items import Item
 from scoring.report import write_report
 from scoring.scores import score, write_scores
-from training.checkpoint import read_checkpoint, write_checkpoint
+from training.checkpoint import DiskFull, read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
 from training.distributed import World, join_world
 from training.doctor.cache import Cache, default_cache_path
@@ -213,8 +213,12 @@ def _open_session(
     def save(state: dict[str, Any], step: int) -> None:
         if not world.is_first:
             return
-        path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
-        logger.info("checkpoint=%s", path)
+        try:
+            path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
+        except DiskFull as error:
+            logger.error("the checkpoint of step %d has no room (%s): the one before stays", step, error)
+        else:
+            logger.info("checkpoint=%s", path)
 
     session = Session(
         network=network.to(device).to(memory_format=torch.channels_last),
