@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import DiskFull, read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
-from training.distributed import World, join_world
+from training.distributed import World
 from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
@@ -40,7 +41,8 @@ from training.network import (
     read_state_dict,
 )
 from training.quantize import Samples, choose_calibration
-from training.stop import StopSignal
+from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
+from training.stop import Stopped, StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +67,21 @@ def import_weights(
 
 
 def run(
-    job: Job, hyperparameters: Hyperparameters, *, processes_per_host: int = 1, local_rank: int = 0
+    job: Job,
+    hyperparameters: Hyperparameters,
+    *,
+    processes_per_host: int = 1,
+    local_rank: int = 0,
+    attempt: int = 0,
 ) -> None:
     """One training job, from its channels to /opt/ml/model, or one process's part in it."""
     stop = StopSignal.install()
-    with join_world(job, processes_per_host=processes_per_host, local_rank=local_rank) as world:
+    with join_world(
+        job,
+        processes_per_host=processes_per_host,
+        local_rank=local_rank,
+        join_seconds=REJOIN_SECONDS if attempt else JOIN_SECONDS,
+    ) as world:
         _train_and_export(job, hyperparameters, stop, world)
 
 
@@ -91,8 +103,6 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
     if not world.is_first:
         return
-    # A stopped job has 120 s: fp32 will do, and a transform job can score the test split later.
-    test, valid = (None, None) if stopped else (images.get("test"), images.get("valid"))
     trained = Trained(
         network=session.network,
         architecture=hyperparameters.architecture,
@@ -103,11 +113,43 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         metrics=_validation_metrics(progress),
         data={split: _describe_split(image_set) for split, image_set in images.items()},
     )
-    samples = "the job was stopped" if stopped else _choose_samples(hyperparameters, images)
-    exported = export(trained, job.model_dir, test=test, valid=valid, samples=samples)
+    try:
+        exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
+    except Exception:
+        _empty(job.model_dir)  # what is not whole must not be taken for a model
+        raise
     _write_output(job.output_dir, trained, progress, test, exported)
     _say_last_metrics(progress, exported.test)
-    logger.info("artifact=%s stopped=%s", job.model_dir, str(stopped).lower())
+    logger.info("artifact=%s", job.model_dir)
+
+
+def _export_in_time(
+    trained: Trained,
+    directory: Path,
+    images: dict[str, ImageSet],
+    hyperparameters: Hyperparameters,
+    stop: StopSignal,
+    stopped: bool,
+) -> tuple[Exported, ImageSet | None]:
+    """What was exported, and the split it was measured on; a stopped job has 120 s and measures nothing."""
+    test = images.get("test")
+    try:
+        with stop.interrupting(at_once=stopped):
+            samples = _choose_samples(hyperparameters, images)
+            exported = export(trained, directory, test=test, valid=images.get("valid"), samples=samples)
+            logger.info("stopped=false")
+            return exported, test
+    except Stopped:
+        _empty(directory)
+        # fp32 will do, and a transform job can score the test split later
+        exported = export(trained, directory, samples="the job was stopped")
+        logger.info("stopped=true")
+        return exported, None
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir() if directory.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _read_folders(job: Job) -> dict[str, ImageFolder]:
@@ -181,7 +223,7 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    without_effect = ("checkpoint_steps", "doctor", "quantize")  # on the weights
+    without_effect = ("checkpoint_steps", "doctor", "quantize", "restarts")  # on the weights
     settings = {k: v for k, v in hyperparameters.to_strings().items() if k not in without_effect}
     return settings | {"training data": images.fingerprint}
 
