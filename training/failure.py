@@ -8,8 +8,16 @@ import torch
 
 from training.job import JobError
 
-# How torch's allocator on processors says it (c10/core/impl/alloc_cpu.cpp): it raises a plain RuntimeError.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc", "Cannot allocate memory")
+# How libraries say it who raise something else than MemoryError: torch's allocator on processors
+# (c10/core/impl/alloc_cpu.cpp), C++, the kernel, the dynamic linker, Python's threads.
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "failed to map segment",
+    "can't start new thread",
+)
 
 
 def explain(error: BaseException) -> str:
@@ -29,4 +37,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Of the processor's memory or of a GPU's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in NO_MEMORY)
+    return any(words in str(error) for words in NO_MEMORY)

@@ -31,6 +31,7 @@ NVIDIA_DRIVER = Path("/dev/nvidiactl")
 OUT_OF_MEMORY = "the memory ran out. Lower batch_size or image_size, or take a machine with more."
 ADVICE = {
     signal.SIGKILL: "by a person, or by whoever watches over its memory.",
+    signal.SIGABRT: "a library gave up, often because the memory ran out, see the end of its log.",
     signal.SIGBUS: "a file mapped into memory could not be written: is the disk of TMPDIR or /dev/shm full?",
 }
 

@@ -1,6 +1,6 @@
 """The losses of the first steps are those on file: a change in numerics fails here.
 
-KENNEL_WRITE_GOLDEN=1 .venv/bin/python -m pytest tests/unit/training/test_golden_losses.py writes the file anew,
+KENNEL_WRITE_GOLDEN=1 .venv/bin/python -m pytest tests/unit/training/test_golden_losses.py writes the file,
 for a change that is meant to change them. Processors differ in the last bits, hence the tolerance.
 """
 
