@@ -120,6 +120,9 @@ class Hyperparameters:
     )
     seed: int = _field(0, "of weights, order and augmentation", low=0, high=2**31 - 1)
     checkpoint_steps: int = _field(0, "steps between checkpoints; 0 = at each epoch's end", low=0, high=10**9)
+    restarts: int = _field(
+        0, "times to start again from the checkpoint when a process was killed by a signal", low=0, high=100
+    )
     max_unreadable: float = _field(
         0.01, "share of unreadable images above which the job fails", low=0.0, high=1.0
     )
