@@ -42,7 +42,7 @@ PROFILER_RULES: dict[str, type[Rule]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilerReport(Rule):
-    """Runs every profiler rule, with their parameters as `<Rule>_<parameter>`; fires when one of them does."""
+    """Runs every profiler rule, with parameters as `<Rule>_<parameter>`; fires when one of them does."""
 
     rules: tuple[Rule, ...] = ()
 
