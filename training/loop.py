@@ -27,7 +27,7 @@ from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.metrics import metric_line
 from training.network import set_training_mode
-from training.observer import Observer, StepFacts
+from training.observer import LossFacts, Observer, StepFacts
 from training.progress import progress
 from training.schedule import learning_rate
 
@@ -164,6 +164,14 @@ def _train_step(
         loss = cross_entropy(logits, targets, hyperparameters.label_smoothing)
     own_sums = loss.item() * len(share), float((logits.argmax(1) == targets).sum())
     loss_sum, correct = world.sum(np.array(own_sums))
+    loss_facts = LossFacts(
+        step=step,
+        epoch=state.epoch,
+        loss=float(loss_sum) / len(batch),
+        images=len(batch),
+        learning_rate=rate,
+    )
+    observer.loss_ready(loss_facts)
     _check_finite(loss_sum / len(batch), state, hyperparameters)
     with observer.phase("backward"):
         optimizer.zero_grad(set_to_none=True)
@@ -226,7 +234,8 @@ def _finish_epoch(session: Session, state: Progress) -> bool:
     }
     if session.valid is not None:
         try:
-            result = _evaluate_unless_stopped(session, session.valid)
+            with session.observer.phase("evaluation"):
+                result = _evaluate_unless_stopped(session, session.valid)
         except _Stopped:
             return False
         entry |= {f"validation_{name}": value for name, value in result.metrics().items()}

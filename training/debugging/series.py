@@ -6,7 +6,8 @@ so steps after its checkpoint may come twice. A step whose loss is not finite ha
 refuses it before its optimizer step. Beside series.jsonl in the folder `debugging` of a job's output lie
 operators.json (operators.py) and verdicts.jsonl (live.py).
 
-**Tensor names** are smdebug's, so that documented regexes fit; a module's name is its path in the network.
+**Tensor names** are smdebug's less the network's class, so that documented regexes fit; a module's name is its
+path in the network.
 
 - weights `layer1.0.conv1.weight`, biases `fc.bias`: before the step's update. REDUCTIONS.
 - gradients `gradient/layer1.0.conv1.weight`: of every parameter that learns, biases too. REDUCTIONS.
@@ -46,10 +47,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ Record = Step | Tensors | Predictions | System | Fact
 KINDS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind for kind in (Step, Tensors, Predictions, System, Fact)
 }
-_FIELDS = {kind: {field.name for field in dataclasses.fields(of)} for kind, of in KINDS.items()}
+_FIELDS = {kind: [field.name for field in dataclasses.fields(of)] for kind, of in KINDS.items()}
 
 
 @dataclass(slots=True)
@@ -145,7 +147,47 @@ class Series:
                 self.facts.append(record)
 
 
-def write_record(record: Record) -> str:
+class SeriesWriter:
+    """Appends records to the file, and keeps them all for rules that look while the job runs; any thread may."""
+
+    def __init__(self, directory: Path) -> None:
+        self._lock = threading.Lock()
+        self._series = read_series(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / SERIES_FILE
+        cut_short = path.is_file() and not path.read_bytes().endswith(b"\n")
+        self._file: TextIO | None = path.open("a", encoding="utf-8")
+        if cut_short:  # by a crash: the next record must not continue that line
+            self._file.write("\n")
+
+    def add(self, record: Record) -> None:
+        """Hand the record to the operating system, so that it outlives a kill -9 of this process."""
+        with self._lock:
+            self._series.add(record)
+            if self._file is None:
+                return
+            try:
+                self._file.write(encode_record(record))
+                self._file.flush()
+            except OSError as error:  # a full disk must not end the training that is being watched
+                logger.warning("the debugger's series ends here: %s", error)
+                self._file = None
+
+    def snapshot(self) -> Series:
+        """What has been written so far, an earlier start of the same job included."""
+        with self._lock:
+            lists = {item.name: list(getattr(self._series, item.name)) for item in dataclasses.fields(Series)}
+            return Series(**lists)
+
+    def close(self) -> None:
+        """No records after this one; the snapshot stays."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def encode_record(record: Record) -> str:
     """One line, with its newline. JSON's non-standard NaN and Infinity stand for themselves."""
     fields = {name: getattr(record, name) for name in _FIELDS[type(record).__name__.lower()]}
     return json.dumps({"kind": type(record).__name__.lower()} | fields, separators=(",", ":")) + "\n"
