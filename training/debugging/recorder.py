@@ -79,8 +79,8 @@ class Recorder(Observer):
             self._has_started = True
             self._say("initialization_seconds", shorten(time.time() - self._process_started))
         self._recording = self._collecting = step % self._interval == 0
-        # Waiting for a GPU slows it: its phases are measured now and then, and not where tensors are recorded.
-        alone = self._interval == 1 or step % self._interval == self._interval // 2
+        # Waiting for a GPU slows it: its phases are measured now and then, and not where tensors are
+        # recorded. one = self._interval == 1 or step % self._interval == self._interval // 2
         self._clock.start(with_phases=alone or not self._on_gpu)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
