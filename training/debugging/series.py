@@ -6,8 +6,8 @@ so steps after its checkpoint may come twice. A step whose loss is not finite ha
 refuses it before its optimizer step. Beside series.jsonl in the folder `debugging` of a job's output lie
 operators.json (operators.py) and verdicts.jsonl (live.py).
 
-**Tensor names** are smdebug's less the network's class, so that documented regexes fit; a module's name is its
-path in the network.
+**Tensor names** are smdebug's less the network's class, so that documented regexes fit; a module's name is
+its path in the network.
 
 - weights `layer1.0.conv1.weight`, biases `fc.bias`: before the step's update. REDUCTIONS.
 - gradients `gradient/layer1.0.conv1.weight`: of every parameter that learns, biases too. REDUCTIONS.
@@ -148,7 +148,7 @@ class Series:
 
 
 class SeriesWriter:
-    """Appends records to the file, and keeps them all for rules that look while the job runs; any thread may."""
+    """Appends records to the file, and keeps them for rules that look on; any thread may."""
 
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()
