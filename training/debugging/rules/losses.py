@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.debugging.rules.rule import Evidence, Rule, RuleError, Verdict
+from training.debugging.rules.parameters import RuleError
+from training.debugging.rules.rule import Evidence, Rule, Verdict
 from training.debugging.rules.selection import eval_steps, number, share, train_steps
 from training.debugging.series import Series, Step
 
@@ -52,10 +53,11 @@ class Overfit(Rule):
         return self.issue(
             step=step,
             summary=f"At step {step} the validation loss {number(valid)} is "
-            f"{share(valid / max(train, 1e-12) - 1)} above the training loss {number(train)} (ratio_threshold {share(self.ratio_threshold)}).",
-            advice="The network learns the training images by heart. More images help most; then augmentation "
-            "(photo or aerial), weight_decay x 10, dropout=0.2, or a smaller architecture. The artifact holds "
-            "the best epoch on validation already, not the last.",
+            f"{share(valid / max(train, 1e-12) - 1)} above the training loss {number(train)} "
+            f"(ratio_threshold {share(self.ratio_threshold)}).",
+            advice="The network learns the training images by heart. More images help most; then "
+            "augmentation (photo or aerial), weight_decay x 10, dropout=0.2, or a smaller architecture. "
+            "The artifact holds the best epoch on validation already, not the last.",
             evidence=evidence,
         )
 
@@ -91,7 +93,8 @@ class Overtraining(Rule):
                 return self.issue(
                     step=steps[place],
                     summary=f"At step {steps[place]} the {name} loss had not improved by "
-                    f"{number(self.delta)} for {patience} epochs; its best was {number(losses[best])} at step {steps[best]}.",
+                    f"{number(self.delta)} for {patience} epochs; its best was "
+                    f"{number(losses[best])} at step {steps[best]}.",
                     advice=f"Train fewer epochs: {best + 1} instead of {len(steps)} would have cost "
                     f"{share(1 - (best + 1) / len(steps))} less time for the same network.",
                     evidence=evidence,

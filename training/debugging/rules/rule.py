@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
+from training.debugging.rules.parameters import parse_parameters
 from training.debugging.series import Series
 
 Status = Literal["IssuesFound", "NoIssuesFound", "NotApplicable", "Error"]
-ACTIONS = ("report", "stop")
 
-# Something to plot: the first entry is the x axis, further sequences are curves (NaN where there is no point),
+# Something to plot: the first entry is the x axis, others are curves (NaN where there is no point),
 # and a number is a line across.
 Evidence = Mapping[str, Sequence[float] | float]
-
-
-class RuleError(ValueError):
-    """A rule or a parameter that does not exist or cannot be read; the message names the known ones."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleSettings:
-    """A rule as it was asked for; parameters are the strings of a recipe or of RuleParameters."""
-
-    name: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    action: str = "report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +36,11 @@ class Verdict:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """A rule's documented parameters are its fields, with their documented defaults."""
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, str]) -> Self:
+        """From strings. Raises RuleError for a parameter it does not have or cannot read."""
+        return cls(**parse_parameters(cls, parameters))
 
     def judge(self, series: Series) -> Verdict:
         """Pure: the same series gets the same verdict, during the training and after it."""

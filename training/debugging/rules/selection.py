@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
-from training.debugging.rules.rule import RuleError
-from training.debugging.series import TRAIN, Series, Step
+from training.debugging.rules.parameters import RuleError
+from training.debugging.series import TRAIN, Predictions, Series, Step, Tensors
 
 COLLECTIONS = ("weights", "biases", "gradients", "updates", "activations", "inputs")
+Dated = TypeVar("Dated", Step, Predictions)
 Reductions = dict[str, float]
 
 
@@ -34,6 +36,17 @@ def read_tensors(
                 yield record.step, f"{record.collection}/{name}", reductions
 
 
+def without_repeats(series: Series) -> Series:
+    """A resumed job records steps after its checkpoint twice: the later ones count."""
+    return Series(
+        steps=_keep_last(series.steps),
+        tensors=_keep_last_tensors(series.tensors),
+        predictions=_keep_last(series.predictions),
+        system=series.system,
+        facts=series.facts,
+    )
+
+
 def compile_regex(text: str | None) -> re.Pattern[str] | None:
     """From the start of a name, ignoring case: the documented defaults write relu where torch has ReLU."""
     if not text:
@@ -44,6 +57,16 @@ def compile_regex(text: str | None) -> re.Pattern[str] | None:
         raise RuleError(f"tensor_regex={text!r} is not a regular expression ({error}).") from error
 
 
+def frozen_names(series: Series) -> frozenset[str]:
+    """Parameters that do not learn, because the job said so."""
+    return frozenset(name for fact in series.facts if fact.name == "frozen" for name in fact.value)
+
+
+def read_fact(series: Series, name: str) -> Any:
+    """The latest value of a fact; None where it was never said."""
+    return next((fact.value for fact in reversed(series.facts) if fact.name == name), None)
+
+
 def train_steps(series: Series) -> list[Step]:
     """The optimizer steps."""
     return [step for step in series.steps if step.mode == TRAIN]
@@ -52,6 +75,16 @@ def train_steps(series: Series) -> list[Step]:
 def eval_steps(series: Series) -> list[Step]:
     """The passes over the validation split."""
     return [step for step in series.steps if step.mode != TRAIN]
+
+
+def _keep_last(records: list[Dated]) -> list[Dated]:
+    latest = {(record.mode, record.step): record for record in records}
+    return list(latest.values()) if len(latest) < len(records) else records
+
+
+def _keep_last_tensors(records: list[Tensors]) -> list[Tensors]:
+    latest = {(record.mode, record.step, record.collection): record for record in records}
+    return list(latest.values()) if len(latest) < len(records) else records
 
 
 def number(value: float) -> str:
