@@ -27,6 +27,7 @@ SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16")
 DOCTOR = ("off", "warn", "strict")
 QUANTIZE = ("auto", "off")
+PROFILE_INTERVALS_MS = (0, 100, 200, 500, 1000, 5000, 60000)  # ProfilingIntervalInMilliseconds, or none
 
 
 class HyperparameterError(ValueError):
@@ -82,6 +83,19 @@ class Hyperparameters:
         "also export bf16 and int8 where they are as right as fp32 and faster, or fp32 only",
         choices=QUANTIZE,
     )
+
+    debug: bool = _field(True, "record steps, tensors and machine, and judge them by rules")
+    debug_interval: int = _field(
+        0, "steps between two recordings of tensors; 0 = 20, fewer in a short job", low=0, high=10**6
+    )
+    debug_rules: str = _field(
+        "all", "rules that look on: all, none, or as in docs/debugging.md; a recipe's [debugger] sets it"
+    )
+    profile_steps: int = _field(3, "steps whose operators are profiled, after 5; 0 = none", low=0, high=100)
+    profile_interval_ms: int = _field(
+        500, "milliseconds between two samples of the machine; 0 = none", choices=PROFILE_INTERVALS_MS
+    )
+    smdebug: bool = _field(False, "also write smdebug's own output, as a job with DebugHookConfig does")
 
     @property
     def resize_side(self) -> int:
@@ -145,7 +159,8 @@ def parse_value(name: str, text: object) -> Any:
 
 def _check_range(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     if "choices" in limits and value not in limits["choices"]:
-        raise HyperparameterError(f"{name}={value!r} is not one of {', '.join(limits['choices'])}.")
+        known = ", ".join(map(str, limits["choices"]))
+        raise HyperparameterError(f"{name}={value!r} is not one of {known}.")
     if "low" in limits and not (math.isfinite(value) and limits["low"] <= value <= limits["high"]):
         raise HyperparameterError(f"{name}={value} is outside {limits['low']} to {limits['high']}.")
     if value == "":

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -186,12 +186,8 @@ def _train_step(
     state.correct += int(correct)
     observer.step_ends(
         StepFacts(
-            step=step,
-            epoch=state.epoch,
-            loss=float(loss_sum) / len(batch),
+            **asdict(loss_facts),
             correct=int(correct),
-            images=len(batch),
-            learning_rate=rate,
             inputs=images,
             logits=logits.detach(),
             targets=targets,

@@ -71,7 +71,7 @@ class ActivationHooks:
 
 
 def thin_out(values: Tensor) -> Tensor:
-    """At most about LARGEST_SAMPLE values of (N, C, H, W), or of anything else: all channels, fewer places."""
+    """About LARGEST_SAMPLE values at most: fewer places of (N, C, H, W), fewer rows of anything else."""
     stride = math.isqrt(max(0, values.numel() - 1) // LARGEST_SAMPLE) + 1
     if values.ndim == 4:
         return values.detach()[:, :, ::stride, ::stride].float()

@@ -51,7 +51,7 @@ class StepClock:
         self._watching += time.perf_counter() - started
 
     def end(self) -> dict[str, float]:
-        """Phase -> seconds, with other and total; `record`, which is still going on, is what `watched` says."""
+        """Phase -> seconds, with other and total; the watching goes on: `watched` says how long."""
         assert self._started is not None
         total = time.perf_counter() - self._started - self._watching
         self._started = None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from training.debugging.activations import FLAT_BEYOND, ActivationHooks, thin_out
 from training.debugging.clock import StepClock
@@ -54,6 +55,7 @@ class Recorder(Observer):
         self._confusion = TrainingConfusion(num_classes, device)
         self._parameters: dict[str, nn.Parameter] = {}
         self._activations: ActivationHooks | None = None
+        self._forward_hook: RemovableHandle | None = None
         self._before: dict[str, Tensor] = {}  # weights from just before the update
         self._collecting = False  # activations: all of a recorded step's, or of an evaluation's first batch
         self._recording = False
@@ -73,14 +75,15 @@ class Recorder(Observer):
             watching=self._clock.watching,
             flat_beyond=self._flat_beyond,
         )
+        self._forward_hook = network.register_forward_hook(self._forward_ends)
 
     def step_starts(self, step: int) -> None:
         if not self._has_started:
             self._has_started = True
             self._say("initialization_seconds", shorten(time.time() - self._process_started))
         self._recording = self._collecting = step % self._interval == 0
-        # Waiting for a GPU slows it: its phases are measured now and then, and not where tensors are
-        # recorded. one = self._interval == 1 or step % self._interval == self._interval // 2
+        # Waiting for a GPU slows it: its phases are measured rarely, and not where tensors are recorded.
+        alone = self._interval == 1 or step % self._interval == self._interval // 2
         self._clock.start(with_phases=alone or not self._on_gpu)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -142,9 +145,13 @@ class Recorder(Observer):
         )
 
     def close(self) -> None:
-        if self._activations is not None:
+        if self._activations is not None and self._forward_hook is not None:
             self._activations.remove()
+            self._forward_hook.remove()
         self._say("ended", "closed")
+
+    def _forward_ends(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._collecting = False
 
     @contextmanager
     def _between_steps(self, name: str) -> Iterator[None]:

@@ -148,7 +148,7 @@ class Series:
 
 
 class SeriesWriter:
-    """Appends records to the file, and keeps them all for rules that look while the job runs; any thread may."""
+    """Appends records to the file, and keeps them for rules that look on; any thread may."""
 
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def _card(verdict: Verdict) -> dict[str, Any]:
 
 
 def _describe_time(run: Run) -> dict[str, Any] | None:
-    """Mean seconds of a step's phases, drawn as a ring and over the training; None where nothing was timed."""
+    """Mean seconds of the phases, as a ring and over the training; None where nothing was timed."""
     steps = timed_steps(run.series)
     if not steps:
         return None
@@ -197,7 +197,7 @@ def _wait_words(run: Run) -> str:
     return f"{100 * waited / total:.1f} % of the step" if total else "not timed"
 
 
-_FIGURES = {
+_FIGURES: dict[str, Callable[[Run], str]] = {
     "Ended": lambda run: words.headline(run)[0],
     "Best validation accuracy": _best,
     "Steps": lambda run: str(len(train_steps(run.series))),

@@ -12,7 +12,7 @@ from typing import Any
 
 from training.debugging.rules import PROFILER_RULES, RULES, RuleSettings, Verdict, evaluate
 from training.debugging.rules.selection import eval_steps, read_fact, train_steps, without_repeats
-from training.debugging.series import SERIES_FILE, Fact, Series, read_series, write_record
+from training.debugging.series import SERIES_FILE, Fact, Series, read_series, encode_record
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def note_failure(directory: Path, error: BaseException) -> None:
     if (directory / SERIES_FILE).is_file():
         text = str(error) or type(error).__name__
         with (directory / SERIES_FILE).open("a", encoding="utf-8") as file:
-            file.write(write_record(Fact(time=time.time(), name="failure", value=text)))
+            file.write(encode_record(Fact(time=time.time(), name="failure", value=text)))
 
 
 def _settings(series: Series) -> list[RuleSettings]:
