@@ -42,7 +42,15 @@ def read_samples(series: Series, *, patience: int = 0) -> Samples:
 
     What lies before and after (reading images, exporting) would be taken for an idle machine.
     """
-    chosen = _during_training(series)[patience:]
+    return _to_arrays(_during_training(series)[patience:])
+
+
+def read_all_samples(series: Series) -> Samples:
+    """Also those before the first step and after the last."""
+    return _to_arrays(series.system)
+
+
+def _to_arrays(chosen: list[System]) -> Samples:
     names = sorted({name for sample in chosen for name in sample.values})
     times = np.array([sample.time for sample in chosen])
     return Samples(
