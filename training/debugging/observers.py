@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training.debugging.config import parse_debug_rules
+from training.debugging.hook import build_hook
 from training.debugging.live import LiveRules
 from training.debugging.operators import OperatorProfiler
 from training.debugging.recorder import Recorder, choose_interval
@@ -38,10 +39,16 @@ def build_observer(
 
     Raises JobError for rules that do not exist.
     """
-    if not hyperparameters.debug:
-        return Observer()
-    rules = parse_debug_rules(hyperparameters.debug_rules)
     directory = job.output_dir / FOLDER
+    hook = build_hook(
+        job,
+        directory / "smdebug",
+        asked=hyperparameters.smdebug,
+        interval=hyperparameters.debug_interval,
+    )
+    if not hyperparameters.debug:
+        return hook
+    rules = parse_debug_rules(hyperparameters.debug_rules)
     writer = SeriesWriter(directory)
     interval = hyperparameters.debug_interval or choose_interval(total_steps)
     recorder = Recorder(
@@ -60,14 +67,15 @@ def build_observer(
         observers.append(Sampler(writer, interval_ms=hyperparameters.profile_interval_ms))
     if rules:
         observers.append(LiveRules(writer, rules, directory, failure_path=job.failure_path))
-    return Together(observers)
+    return Together([*observers, hook], at_last=writer.close)
 
 
 class Together(Observer):
     """Several observers as one; the first is the innermost: it starts a step last and ends it first."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], *, at_last: Callable[[], None]) -> None:
         self._observers = list(observers)
+        self._at_last = at_last
 
     def watch(self, network: nn.Module) -> None:
         for observer in self._observers:
@@ -111,6 +119,7 @@ class Together(Observer):
             )
 
     def close(self) -> None:
-        with ExitStack() as closing:  # the last runs first, and each runs even if another raises
+        with ExitStack() as closing:  # what is put there last runs first, and all of it whatever raises
+            closing.callback(self._at_last)
             for observer in reversed(self._observers):
                 closing.callback(observer.close)

@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 from torch import profiler
-from torch.autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEvent
+from torch.autograd.profiler_util import DeviceType, FunctionEvent
 
 from training.debugging.series import Fact, SeriesWriter
 from training.observer import Observer, StepFacts
@@ -80,7 +79,7 @@ class OperatorProfiler(Observer):
             "device": facts.inputs.device.type,
             "steps": [self._first, facts.step],
             "wall_seconds": round(wall_seconds, 4),
-            **total_operators(self._profile.events() or []),
+            **total_operators(self._profile.events() or []),  # type: ignore[no-untyped-call]
         }
         self._profile = None
         self._path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -20,9 +20,6 @@ from training.observer import Observer
 
 logger = logging.getLogger(__name__)
 
-# ProfilingIntervalInMilliseconds of CreateTrainingJob takes these.
-INTERVALS_MS = (100, 200, 500, 1000, 5000, 60000)
-
 
 class Sampler(Observer):
     """Samples until it is closed."""

@@ -50,8 +50,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -156,9 +157,9 @@ class SeriesWriter:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / SERIES_FILE
         cut_short = path.is_file() and not path.read_bytes().endswith(b"\n")
-        self._file: TextIO | None = path.open("a", encoding="utf-8")
+        self._file: FileIO | None = path.open("ab", buffering=0)
         if cut_short:  # by a crash: the next record must not continue that line
-            self._file.write("\n")
+            self._file.write(b"\n")
 
     def add(self, record: Record) -> None:
         """Hand the record to the operating system, so that it outlives a kill -9 of this process."""
@@ -167,10 +168,10 @@ class SeriesWriter:
             if self._file is None:
                 return
             try:
-                self._file.write(encode_record(record))
-                self._file.flush()
+                self._file.write(encode_record(record).encode())
             except OSError as error:  # a full disk must not end the training that is being watched
                 logger.warning("the debugger's series ends here: %s", error)
+                self._file.close()
                 self._file = None
 
     def snapshot(self) -> Series:
