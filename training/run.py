@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
-from training.debugging.observers import build_observer
+from training.debugging.observers import FOLDER, build_observer
+from training.debugging.report import REPORT_FILE, reporting
 from training.distributed import World, join_world
 from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
@@ -89,7 +90,8 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     pixel_network = PixelNetwork(network, preprocess)
     session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
     stop.defer()
-    with closing(session.observer):
+    telling = reporting(job.output_dir / FOLDER, name=hyperparameters.architecture)
+    with telling if world.is_first else nullcontext(), closing(session.observer):
         progress = train(session, _resume(job, identity, world))
     stopped = session.stopped()
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
@@ -341,7 +343,14 @@ def _write_output(
         history=progress.history,
         precisions=precisions,
         facts={name: str(value) for name, value in trained.hyperparameters.items()},
+        links=_link_debug_report(directory),
     )
+
+
+def _link_debug_report(directory: Path) -> dict[str, str]:
+    """What the training itself was like, from the page about what it is worth."""
+    path = f"{FOLDER}/{REPORT_FILE}"
+    return {"How the training went: curves, rules, time": path} if (directory / path).is_file() else {}
 
 
 def _say_last_metrics(progress: Progress, evaluation: Evaluation | None) -> None:

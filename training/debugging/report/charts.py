@@ -89,8 +89,8 @@ def draw_pie(parts: Mapping[str, float], colors: Mapping[str, str], *, title: st
     shown = {name: value for name, value in parts.items() if value > 0.01 * total}
     if not shown:
         return ""
-    figure, axes = new_axes()
-    axes.set_position((0.0, 0.04, 0.5, 0.92))
+    figure, axes = new_axes(inches=(4.6, 2.2))
+    axes.set_position((0.0, 0.02, 0.46, 0.96))
     axes.grid(visible=False)
     axes.pie(
         list(shown.values()),

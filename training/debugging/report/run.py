@@ -12,7 +12,7 @@ from typing import Any
 
 from training.debugging.rules import PROFILER_RULES, RULES, RuleSettings, Verdict, evaluate
 from training.debugging.rules.selection import eval_steps, read_fact, train_steps, without_repeats
-from training.debugging.series import SERIES_FILE, Fact, Series, read_series, encode_record
+from training.debugging.series import SERIES_FILE, Fact, Series, encode_record, read_series
 
 logger = logging.getLogger(__name__)
 

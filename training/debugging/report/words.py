@@ -61,8 +61,8 @@ def build_tiles(run: Run) -> list[Tile]:
         tiles.append(
             Tile(
                 name="A step",
-                figure=f"{1000 * seconds:.3g}",
-                unit="ms",
+                figure=f"{1000 * seconds:.3g}" if seconds < 1 else f"{seconds:.2f}",
+                unit="ms" if seconds < 1 else "s",
                 words=f"the median; {images / max(seconds, 1e-9):,.0f} images per second".replace(",", " "),
             )
         )

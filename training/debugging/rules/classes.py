@@ -147,7 +147,7 @@ class Confusion(Rule):
                 f"{number(self.max_off_diag)}).",
                 advice="Look at both classes' images side by side (report.html shows the most confused "
                 "pairs, "
-                "`python -m training.doctor` finds wrong labels), then add images of what is confused.",
+                "python -m training.doctor finds wrong labels), then add images of what is confused.",
                 evidence=evidence,
             )
         return self.fine(f"{words}.", evidence)

@@ -53,7 +53,8 @@ class VanishingGradient(Rule):
 class WeightUpdateRatio(Rule):
     """Fires when mean |update| / (mean |weight| + epsilon) of a tensor leaves the thresholds.
 
-    The update is that of one optimizer step; with `num_steps`, the mean over that many recorded steps.
+    The update is that of one optimizer step; with `num_steps`, the mean over that many recorded steps. Biases
+    are left out: they start at zero.
     """
 
     num_steps: int | None = None
@@ -86,7 +87,7 @@ class WeightUpdateRatio(Rule):
 
     def _ratios(self, series: Series) -> dict[int, dict[str, float]]:
         """Step -> tensor -> ratio, where both are recorded and the learning rate is not zero."""
-        weights, updates = read_weights(series), read_means(series, "updates")
+        weights, updates = read_means(series, "weights"), read_means(series, "updates")
         resting = {step.step for step in series.steps if step.mode == TRAIN and step.learning_rate == 0.0}
         window: dict[str, list[float]] = {}
         ratios: dict[int, dict[str, float]] = {}
@@ -132,14 +133,6 @@ def read_means(series: Series, collection: str) -> dict[int, dict[str, float]]:
             values = {name: found["mean_abs"] for name, found in record.values.items() if "mean_abs" in found}
             if values:
                 means.setdefault(record.step, {}).update(values)
-    return means
-
-
-def read_weights(series: Series) -> dict[int, dict[str, float]]:
-    """As `read_means`, of weights and biases together."""
-    means = read_means(series, "weights")
-    for step, biases in read_means(series, "biases").items():
-        means.setdefault(step, {}).update(biases)
     return means
 
 

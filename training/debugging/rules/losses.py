@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.debugging.rules.parameters import RuleError
 from training.debugging.rules.rule import Evidence, Rule, Verdict
@@ -13,13 +14,18 @@ from training.debugging.rules.selection import eval_steps, number, share, train_
 from training.debugging.series import Series, Step
 
 MODES = ("EVAL", "TRAIN", "GLOBAL")
+SETTLED = 0.02  # of a validation loss: what it falls by from pass to pass while the network still learns
+WINDOWS = 3  # without progress, before noise can be ruled out
+COOLED_DOWN = 0.1  # of the peak learning rate: below it the loss is meant to be flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overfit(Rule):
     """Fires when the validation loss is `ratio_threshold` above the training loss `patience` times in a row.
 
-    A validation loss is compared with the mean training loss since the validation before it.
+    A validation loss is compared with the mean training loss since the validation before it, and counts once
+    it no longer falls by SETTLED from pass to pass: a young network's, whose batch norms have not yet seen
+    enough, is far above the training loss without any overfitting.
     """
 
     tensor_regex: str | None = None  # accepted; there is one loss
@@ -37,15 +43,18 @@ class Overfit(Rule):
             "training loss": [train for _, train, _ in pairs],
             "validation loss": [valid for _, _, valid in pairs],
         }
-        in_a_row = 0
+        in_a_row, before = 0, math.inf
         for (step, ratio), (_, train, valid) in zip(ratios, pairs, strict=True):
-            in_a_row = in_a_row + 1 if step >= self.start_step and ratio > self.ratio_threshold else 0
+            counts = step >= self.start_step and valid > (1 - SETTLED) * before
+            in_a_row = in_a_row + 1 if counts and ratio > self.ratio_threshold else 0
+            before = valid
             if in_a_row >= self.patience:
                 return self._issue(step, train, valid, evidence)
-        step, ratio = max(ratios, key=lambda item: item[1])
+        step, ratio = ratios[-1]
         return self.fine(
-            f"The validation loss was at most {share(max(ratio, 0.0))} above the training loss "
-            f"(step {step}; ratio_threshold {share(self.ratio_threshold)}, patience {self.patience}).",
+            f"The last validation loss is {share(abs(ratio))} {'above' if ratio > 0 else 'below'} the "
+            f"training "
+            f"loss (ratio_threshold {share(self.ratio_threshold)}, patience {self.patience}).",
             evidence,
         )
 
@@ -110,7 +119,10 @@ class Overtraining(Rule):
 class LossNotDecreasing(Rule):
     """Fires when the loss of `num_steps` fell by less than `diff_percent`, or rose.
 
-    Compared are the means of adjacent windows of `num_steps`, not single batches: one batch's loss is noise.
+    Compared are the means of adjacent windows of `num_steps`, not single batches: one batch's loss is
+    noise. Less than `diff_percent` below the best window so far WINDOWS times in a row is a stall, unless
+    the loss has fallen to a hundredth or the schedule has let the learning rate go; a rise by
+    `increase_threshold_percent` counts at once when it is more than twice its standard error.
     """
 
     collection_names: str | None = None  # accepted; there is one loss
@@ -129,21 +141,34 @@ class LossNotDecreasing(Rule):
                 f"{len(steps)} losses were recorded; two windows of num_steps={self.num_steps} are compared."
             )
         losses = np.array([step.loss for step in steps])[: count * self.num_steps]
-        means = losses.reshape(count, self.num_steps).mean(axis=1)
+        table = losses.reshape(count, self.num_steps)
+        means, errors = table.mean(axis=1), table.std(axis=1) / math.sqrt(self.num_steps)
         ends = [steps[(window + 1) * self.num_steps - 1].step for window in range(count)]
         evidence: Evidence = {"step": ends, f"mean loss of {self.num_steps} steps": means.tolist()}
+        resting = self._resting(steps, count) | (means < 0.01 * means[0])
+        best, stalled = means[0], 0
         for window in range(1, count):
-            change = 100 * (means[window] - means[window - 1]) / max(abs(means[window - 1]), 1e-12)
-            if not change <= -self.diff_percent and self._is_worth_saying(change, means[: window + 1]):
+            rise = means[window] - means[window - 1]
+            high = self.increase_threshold_percent / 100 * abs(means[window - 1])
+            noise = 2 * math.hypot(errors[window], errors[window - 1])
+            stalled = 0 if means[window] < best * (1 - self.diff_percent / 100) else stalled + 1
+            if not rise <= max(high, noise):
                 return self._issue(ends[window], float(means[window - 1]), float(means[window]), evidence)
+            if stalled >= WINDOWS and not resting[window]:
+                return self._issue(ends[window], float(best), float(means[window]), evidence)
+            best = min(best, means[window])
         return self.fine(
             f"The mean loss of {self.num_steps} steps went from {number(means[0])} to {number(means[-1])}.",
             evidence,
         )
 
-    def _is_worth_saying(self, change: float, means: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
-        """A loss that has fallen to a hundredth of its first value has arrived, not stalled."""
-        return not means[-1] < 0.01 * means[0]
+    def _resting(self, steps: list[Step], count: int) -> NDArray[np.bool_]:
+        """(count,) windows in which the schedule has let the learning rate go."""
+        rates = np.array([step.learning_rate for step in steps])
+        if not rates.any():  # validation passes have none
+            return np.zeros(count, dtype=bool)
+        windows = rates[: count * self.num_steps].reshape(count, self.num_steps).mean(axis=1)
+        return np.asarray(windows < COOLED_DOWN * rates.max())
 
     def _issue(self, step: int, before: float, after: float, evidence: Evidence) -> Verdict:
         change = 100 * (after - before) / max(abs(before), 1e-12)
@@ -154,7 +179,7 @@ class LossNotDecreasing(Rule):
             else "If the network is good enough, stop here; if not, raise learning_rate x 3, lower "
             "weight_decay, or take a larger architecture."
         )
-        did = f"rose by {number(change)} %" if change > 0 else f"fell by only {number(-change)} %"
+        did = f"rose by {number(change)} %" if not change <= 0 else f"fell by only {number(-change)} %"
         return self.issue(
             step=step,
             summary=f"The mean loss of {self.num_steps} steps {did} up to step {step}, from {number(before)} "

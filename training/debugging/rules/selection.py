@@ -88,8 +88,8 @@ def _keep_last_tensors(records: list[Tensors]) -> list[Tensors]:
 
 
 def number(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
+    """Three significant digits; thousands in full."""
+    return f"{value:,.0f}".replace(",", " ") if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def share(value: float) -> str:
