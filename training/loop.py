@@ -117,7 +117,7 @@ def _train_epoch(session: Session, optimizer: torch.optim.Optimizer, state: Prog
     remaining = range(state.step, len(batches))
     what = f"epoch {state.epoch + 1}/{hyperparameters.epochs}"
     for step in progress(remaining, total=len(remaining), what=what):
-        _train_step(session, optimizer, state, batches[step], total_steps=len(batches))
+        train_step(session, optimizer, state, batches[step], total_steps=len(batches))
         if session.stopped():
             return False
         if (
@@ -130,7 +130,7 @@ def _train_epoch(session: Session, optimizer: torch.optim.Optimizer, state: Prog
     return True
 
 
-def _train_step(
+def train_step(
     session: Session,
     optimizer: torch.optim.Optimizer,
     state: Progress,
@@ -138,6 +138,7 @@ def _train_step(
     *,
     total_steps: int,
 ) -> None:
+    """One optimizer step on the images `batch`; `total_steps` are an epoch's."""
     hyperparameters, world, observer = session.hyperparameters, session.world, session.observer
     step = _steps_done(session, state)
     observer.step_starts(step)

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 from torch import profiler
-from torch.autograd.profiler_util import DeviceType, FunctionEvent
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd.profiler_util import FunctionEvent
 
 from training.debugging.series import Fact, SeriesWriter
 from training.observer import Observer, StepFacts

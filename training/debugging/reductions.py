@@ -17,6 +17,7 @@ from training.debugging.series import INACTIVE_PERCENTS
 COLUMNS = ("mean_abs", "l2", "min", "max", "variance", "mean", "zeros", "p5", "p25", "p50", "p75", "p95")
 PERCENTILES = (5, 25, 50, 75, 95)
 SAMPLED_VALUES = 512  # of each tensor, for its percentiles: sorting all of them would cost a step
+LARGE = 4096  # values from which var_mean, ten times slower than sums on a CPU, costs too much
 SIGNIFICANT = 6  # digits kept: float32 has no more, and the file is half as long
 
 
@@ -38,12 +39,13 @@ def reduce_tensors(tensors: Sequence[Tensor]) -> list[dict[str, float]]:
 def reduce_updates(after: Sequence[Tensor], before: Sequence[Tensor]) -> list[dict[str, float]]:
     """What an optimizer step changed, a dict per tensor; waits for the device."""
     change = torch._foreach_sub(list(after), list(before))
-    norms = [torch.stack(torch._foreach_norm(change, order)).float() for order in (1, math.inf, 2)]
+    norms = [torch.stack(torch._foreach_norm(change, order)).float() for order in (1, 2)]
+    largest = torch.stack([torch.stack(torch.aminmax(tensor)).abs().max() for tensor in change]).float()
     weights = torch.stack(torch._foreach_norm(list(before), 1)).float()
     rows = []
-    for tensor, *row in zip(after, *torch.stack([*norms, weights]).tolist(), strict=True):
+    for tensor, *row in zip(after, *torch.stack([*norms, largest, weights]).tolist(), strict=True):
         mean_abs, weight = row[0] / tensor.numel(), row[3] / tensor.numel()
-        values = {"mean_abs": mean_abs, "max_abs": row[1], "l2": row[2], "ratio": mean_abs / (weight + 1e-9)}
+        values = {"mean_abs": mean_abs, "l2": row[1], "max_abs": row[2], "ratio": mean_abs / (weight + 1e-9)}
         rows.append({name: shorten(value) for name, value in values.items()})
     return rows
 
@@ -73,12 +75,21 @@ def _columns(tensors: Sequence[Tensor]) -> Tensor:
     absolute = torch.stack(torch._foreach_norm(whole, 1)).float() / counts
     norms = torch.stack(torch._foreach_norm(whole, 2)).float()
     extremes = torch.stack([torch.stack(torch.aminmax(tensor)) for tensor in whole]).float()
-    moments = torch.stack([torch.stack(torch.var_mean(tensor, correction=0)) for tensor in whole]).float()
+    moments = torch.stack([torch.stack(_variance_and_mean(tensor)) for tensor in whole]).float()
     zeros = 1 - torch.stack([torch.count_nonzero(tensor) for tensor in whole]).float() / counts
     ordered = torch.stack([_sample(tensor) for tensor in whole]).float().sort(dim=1).values
     ranks = [round(percent / 100 * (SAMPLED_VALUES - 1)) for percent in PERCENTILES]
     columns = [absolute[:, None], norms[:, None], extremes, moments, zeros[:, None], ordered[:, ranks]]
     return torch.cat(columns, dim=1)
+
+
+def _variance_and_mean(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a small tensor exactly; of a large one from its sums, which cancel where the mean is far from 0."""
+    if tensor.numel() < LARGE:
+        return torch.var_mean(tensor.float(), correction=0)
+    mean = tensor.mean(dtype=torch.float32)
+    mean_square = torch.linalg.vector_norm(tensor, dtype=torch.float32) ** 2 / tensor.numel()
+    return torch.clamp(mean_square - mean**2, min=0), mean
 
 
 def _sample(tensor: Tensor) -> Tensor:

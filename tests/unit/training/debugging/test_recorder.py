@@ -116,7 +116,7 @@ def test_only_every_nth_step_has_tensors(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite_is_the_last_thing_recorded(tmp_path: Path) -> None:
     network = small_network()
     with torch.no_grad():
-        network[5].weight[0, 0] = math.nan  # type: ignore[index]
+        network.get_parameter("5.weight")[0, 0] = math.nan
 
     with pytest.raises(JobError, match="loss is nan"):
         train_watched(tmp_path, network)
@@ -129,7 +129,7 @@ def test_loss_that_is_not_finite_is_the_last_thing_recorded(tmp_path: Path) -> N
 def test_units_that_never_fire_are_counted(tmp_path: Path) -> None:
     network = small_network()
     with torch.no_grad():
-        network[1].bias[:6] = -1e6  # type: ignore[index]  # six of eight channels
+        network.get_parameter("1.bias")[:6] = -1e6  # six of eight channels
 
     series, _ = train_watched(tmp_path, network, {"epochs": "1"})
 
@@ -139,7 +139,7 @@ def test_units_that_never_fire_are_counted(tmp_path: Path) -> None:
 def test_flat_part_of_a_sigmoid_is_counted(tmp_path: Path) -> None:
     network = small_network(nn.Sigmoid())
     with torch.no_grad():
-        network[1].bias[:2] = 1000.0  # type: ignore[index]
+        network.get_parameter("1.bias")[:2] = 1000.0
 
     series, _ = train_watched(tmp_path, network, {"epochs": "1"})
 
