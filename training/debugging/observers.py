@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,11 @@ def build_observer(
         interval=interval,
         num_classes=len(labels),
         device=device,
-        facts={"job": {**facts, "debug_interval": interval}, "labels": list(labels)},
+        facts={
+            "job": {**facts, "debug_interval": interval},
+            "labels": list(labels),
+            "rules": [asdict(settings) for settings in rules],
+        },
         process_started=psutil.Process().create_time(),
     )
     observers: list[Observer] = [recorder]
