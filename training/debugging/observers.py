@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -56,7 +57,11 @@ def build_observer(
         interval=interval,
         num_classes=len(labels),
         device=device,
-        facts={"job": {**facts, "debug_interval": interval}, "labels": list(labels)},
+        facts={
+            "job": {**facts, "debug_interval": interval},
+            "labels": list(labels),
+            "rules": [dataclasses.asdict(settings) for settings in rules],
+        },
         process_started=psutil.Process().create_time(),
     )
     observers: list[Observer] = [recorder]
