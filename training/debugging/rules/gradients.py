@@ -6,18 +6,24 @@ import math
 from dataclasses import dataclass
 
 from training.debugging.rules.rule import Evidence, Rule, Verdict
-from training.debugging.rules.selection import number
+from training.debugging.rules.selection import COOLED_DOWN, number, train_steps
 from training.debugging.series import TRAIN, Series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VanishingGradient(Rule):
-    """Fires when the mean absolute gradient of a trained tensor is below `threshold`."""
+    """Fires when the mean absolute gradient of a trained weight is below `threshold`.
+
+    Biases are left out: one before a batch norm has no gradient in the best of networks.
+    """
 
     threshold: float = 1e-7
 
     def judge(self, series: Series) -> Verdict:
-        means = read_means(series, "gradients")
+        means = {
+            step: {name: mean for name, mean in found.items() if not name.endswith(".bias")}
+            for step, found in read_means(series, "gradients").items()
+        }
         if not means:
             return self.not_applicable("No gradients were recorded.")
         lows = {step: min(values.items(), key=lambda item: item[1]) for step, values in means.items()}
@@ -86,9 +92,10 @@ class WeightUpdateRatio(Rule):
         )
 
     def _ratios(self, series: Series) -> dict[int, dict[str, float]]:
-        """Step -> tensor -> ratio, where both are recorded and the learning rate is not zero."""
+        """Step -> tensor -> ratio, where both are recorded and the schedule does not rest."""
         weights, updates = read_means(series, "weights"), read_means(series, "updates")
-        resting = {step.step for step in series.steps if step.mode == TRAIN and step.learning_rate == 0.0}
+        rates = {step.step: step.learning_rate for step in train_steps(series)}
+        resting = {step for step, rate in rates.items() if rate <= COOLED_DOWN * max(rates.values())}
         window: dict[str, list[float]] = {}
         ratios: dict[int, dict[str, float]] = {}
         for step, means in updates.items():

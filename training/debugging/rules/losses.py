@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from training.debugging.rules.parameters import RuleError
 from training.debugging.rules.rule import Evidence, Rule, Verdict
-from training.debugging.rules.selection import eval_steps, number, share, train_steps
+from training.debugging.rules.selection import COOLED_DOWN, eval_steps, number, share, train_steps
 from training.debugging.series import Series, Step
 
 MODES = ("EVAL", "TRAIN", "GLOBAL")
 SETTLED = 0.02  # of a validation loss: what it falls by from pass to pass while the network still learns
 WINDOWS = 3  # without progress, before noise can be ruled out
-COOLED_DOWN = 0.1  # of the peak learning rate: below it the loss is meant to be flat
+EXPLOSION = 4.0  # times the loss before: no noise rises like that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ class LossNotDecreasing(Rule):
             high = self.increase_threshold_percent / 100 * abs(means[window - 1])
             noise = 2 * math.hypot(errors[window], errors[window - 1])
             stalled = 0 if means[window] < best * (1 - self.diff_percent / 100) else stalled + 1
-            if not rise <= max(high, noise):
+            if not rise <= max(high, min(noise, EXPLOSION * abs(means[window - 1]))):
                 return self._issue(ends[window], float(means[window - 1]), float(means[window]), evidence)
             if stalled >= WINDOWS and not resting[window]:
                 return self._issue(ends[window], float(best), float(means[window]), evidence)

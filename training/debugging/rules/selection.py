@@ -11,6 +11,7 @@ from training.debugging.series import TRAIN, Predictions, Series, Step, Tensors
 
 COLLECTIONS = ("weights", "biases", "gradients", "updates", "activations", "inputs")
 Dated = TypeVar("Dated", Step, Predictions)
+COOLED_DOWN = 0.1  # of the peak learning rate: below it a schedule means the network to rest
 Reductions = dict[str, float]
 
 
