@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def build_observer(
         facts={
             "job": {**facts, "debug_interval": interval},
             "labels": list(labels),
-            "rules": [asdict(settings) for settings in rules],
+            "rules": [dataclasses.asdict(settings) for settings in rules],
         },
         process_started=psutil.Process().create_time(),
     )

@@ -21,6 +21,9 @@ from training.observer import Observer
 logger = logging.getLogger(__name__)
 
 
+READINGS_PER_SEARCH = 20  # for child processes: that goes through all processes of the machine
+
+
 class Sampler(Observer):
     """Samples until it is closed."""
 
@@ -47,6 +50,8 @@ class Machine:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
+        self._children: list[psutil.Process] = []
+        self._readings = 0
         psutil.cpu_percent(percpu=True)  # the first reading has nothing to compare itself with
         psutil.cpu_times_percent()
         self._counted = self._count()
@@ -70,8 +75,11 @@ class Machine:
 
     def _own_memory(self) -> int:
         """Resident, children included; one that ends meanwhile counts no more."""
+        if self._readings % READINGS_PER_SEARCH == 0:
+            self._children = self._process.children(recursive=True)
+        self._readings += 1
         total: int = self._process.memory_info().rss
-        for child in self._process.children(recursive=True):
+        for child in self._children:
             try:
                 total += child.memory_info().rss
             except psutil.NoSuchProcess:
