@@ -50,14 +50,19 @@ def write_report(
     history: Sequence[Mapping[str, float]] = (),
     precisions: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, str] = {},
+    links: Mapping[str, str] = {},
 ) -> None:
-    """`scores` as `score` made them; the answer of `compare`, when there is one, as `comparison`."""
+    """`scores` as `score` made them; the answer of `compare`, when there is one, as `comparison`.
+
+    `links`: words to the relative path of another page.
+    """
     page = (
         _build_environment()
         .get_template("report.html")
         .render(
             title=title,
             facts=facts,
+            links=links,
             name_of=short_names(scores),
             scores=scores,
             lead=lead_words(scores),

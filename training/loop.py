@@ -118,11 +118,12 @@ def _finish_epoch(session: Session, learner: Learner) -> bool:
     }
     if session.valid is not None:
         try:
-            result = validate(
-                session,
-                learner.judged(session),
-                micro_batch=progress.micro_batch or session.hyperparameters.micro_batch,
-            )
+            with session.observer.phase("evaluation"):
+                result = validate(
+                    session,
+                    learner.judged(session),
+                    micro_batch=progress.micro_batch or session.hyperparameters.micro_batch,
+                )
         except EvaluationStopped:
             return False
         entry |= {f"validation_{name}": value for name, value in result.metrics().items()}

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import shutil
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from scoring.items import Item
 from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import DiskFull, read_checkpoint, write_checkpoint
-from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
+from training.data import ImageFolder, ImageSet, decode_images, describe_pixels, read_image_folder
+from training.debugging.observers import FOLDER, build_observer
+from training.debugging.report import REPORT_FILE, reporting
 from training.distributed import World
 from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
@@ -41,13 +44,14 @@ from training.network import (
     load_weights,
     read_state_dict,
 )
+from training.observer import Observer
 from training.quantize import Samples, choose_calibration
 from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
 from training.stop import Stopped, StopSignal
 
 # Hyperparameters that change nothing about the weights: a checkpoint made with others is resumed from.
 WITHOUT_EFFECT = frozenset(
-    {"checkpoint_steps", "doctor", "quantize", "restarts", "feature_cache", "feature_cache_gb"}
+    {"checkpoint_steps", "doctor", "quantize", "restarts", "feature_cache", "feature_cache_gb", "smdebug"}
 )
 
 logger = logging.getLogger(__name__)
@@ -105,7 +109,9 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
     session = replace(session, features=_collect_features(session))
     stop.defer()
-    progress = train(session, _resume(job, identity, world))
+    telling = reporting(job.output_dir / FOLDER, name=hyperparameters.architecture)
+    with telling if world.is_first else nullcontext(), closing(session.observer):
+        progress = train(session, _resume(job, identity, world))
     stopped = session.stopped()
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
     if not world.is_first:
@@ -230,7 +236,11 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    settings = {k: v for k, v in hyperparameters.to_strings().items() if k not in WITHOUT_EFFECT}
+    settings = {
+        name: value
+        for name, value in hyperparameters.to_strings().items()
+        if name not in WITHOUT_EFFECT and not name.startswith(("debug", "profile_"))
+    }
     return settings | {"training data": images.fingerprint}
 
 
@@ -262,12 +272,14 @@ def _open_session(
         if not world.is_first:
             return
         try:
-            path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
+            with session.observer.phase("checkpoint"):
+                path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
         except DiskFull as error:
             logger.error("the checkpoint of step %d has no room (%s): the one before stays", step, error)
         else:
             logger.info("checkpoint=%s", path)
 
+    steps = math.ceil(len(images["train"]) / hyperparameters.batch_size)
     session = Session(
         network=network.to(device).to(memory_format=torch.channels_last),
         hyperparameters=hyperparameters,
@@ -280,7 +292,8 @@ def _open_session(
         world=world,
     )
     world.share_network(session.network, device)
-    steps = math.ceil(len(session.train) / hyperparameters.batch_size)
+    if world.is_first:
+        session = replace(session, observer=_open_observer(job, session, steps_per_epoch=steps))
     logger.info(
         "%s on %s in %s: %d classes, %d images / batch_size %d = %d steps x %d epochs = %d steps",
         hyperparameters.architecture,
@@ -305,6 +318,33 @@ def _collect_features(session: Session) -> Features | None:
         device=session.device,
         bf16=session.bf16,
         world=session.world,
+    )
+
+
+def _open_observer(job: Job, session: Session, *, steps_per_epoch: int) -> Observer:
+    """The first rank's: it sees its own share of each batch, and all that its host does."""
+    hyperparameters, labels = session.hyperparameters, session.train.folder.labels
+    return build_observer(
+        job,
+        hyperparameters,
+        labels=labels,
+        facts={
+            "architecture": hyperparameters.architecture,
+            "device": session.device.type,
+            "precision": "bf16" if session.bf16 else "fp32",
+            "batch_size": hyperparameters.batch_size,
+            "epochs": hyperparameters.epochs,
+            "steps_per_epoch": steps_per_epoch,
+            "num_classes": len(labels),
+            "train_images": len(session.train),
+            "world_size": session.world.size,
+            "cores": available_cores(),
+            "gpus": torch.cuda.device_count(),
+            "image_size": hyperparameters.image_size,
+            **describe_pixels(session.train),
+        },
+        total_steps=steps_per_epoch * hyperparameters.epochs,
+        device=session.device,
     )
 
 
@@ -369,7 +409,14 @@ def _write_output(
         history=progress.history,
         precisions=precisions,
         facts={name: str(value) for name, value in trained.hyperparameters.items()},
+        links=_link_debug_report(directory),
     )
+
+
+def _link_debug_report(directory: Path) -> dict[str, str]:
+    """What the training itself was like, from the page about what it is worth."""
+    path = f"{FOLDER}/{REPORT_FILE}"
+    return {"How the training went: curves, rules, time": path} if (directory / path).is_file() else {}
 
 
 def _say_last_metrics(progress: Progress, evaluation: Evaluation | None) -> None:

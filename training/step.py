@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.memory import RunningStatistics, is_out_of_memory
 from training.mixing import Mix, draw_mix, partners_of
-from training.observer import StepFacts
+from training.observer import LossFacts, StepFacts
 from training.schedule import set_learning_rate
 from training.session import Learner, Progress, Session
 
@@ -48,6 +48,14 @@ def take_step(session: Session, learner: Learner, batch: NDArray[np.int64]) -> N
     rate = set_learning_rate(learner.optimizer, session.hyperparameters, step, session.steps_per_epoch)
     learnt = _learn(session, learner, batch)
     loss_sum, correct = world.sum(np.array([learnt.loss_sum, learnt.correct]))
+    loss_facts = LossFacts(
+        step=step,
+        epoch=progress.epoch,
+        loss=float(loss_sum) / len(batch),
+        images=len(batch),
+        learning_rate=rate,
+    )
+    observer.loss_ready(loss_facts)
     _check_finite(loss_sum / len(batch), progress, session.hyperparameters)
     with observer.phase("backward"):
         world.merge_step(session.network.network, weight=len(batch[world.share]) / len(batch))
@@ -60,12 +68,8 @@ def take_step(session: Session, learner: Learner, batch: NDArray[np.int64]) -> N
     progress.correct += int(correct)
     observer.step_ends(
         StepFacts(
-            step=step,
-            epoch=progress.epoch,
-            loss=float(loss_sum) / len(batch),
+            **asdict(loss_facts),
             correct=int(correct),
-            images=len(batch),
-            learning_rate=rate,
             inputs=learnt.inputs,
             logits=learnt.logits,
             targets=learnt.targets,
