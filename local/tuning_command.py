@@ -1,4 +1,4 @@
-"""`python -m local tune RECIPE --data D --output O`: search here -> O/best.toml, O/report.html, O/tuning.json."""
+"""`python -m local tune RECIPE --data D --output O`: search here -> O/best.toml and O/report.html."""
 
 from __future__ import annotations
 

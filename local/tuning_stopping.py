@@ -32,6 +32,6 @@ def reason_to_stop(values: Values, previous: Sequence[Values], *, objective: str
     if median is None or (values[epoch] >= median if is_maximized else values[epoch] <= median):
         return ""
     return (
-        f"{objective}={values[epoch]:.4f} after epoch {epoch} is worse than {median:.4f}, the median of the "
-        "running averages of the trials before it"
+        f"{objective}={values[epoch]:.4f} after epoch {epoch}; the median of the earlier trials' running "
+        f"averages was {median:.4f}"
     )

@@ -114,7 +114,8 @@ def _lock(output: Path) -> int:
 
 def _stop_with_stdin() -> None:
     """At the end of standard input SIGTERM, as the platform stops a job; SIGKILL when the grace is over."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the interpreter needs to exit
+        pass
     itself = psutil.Process()
     while not itself.children():
         time.sleep(POLL_SECONDS)

@@ -14,7 +14,7 @@ REPORT = "report.html"
 
 
 def write_summary(results: Results, *, source: Path, output: Path) -> dict[str, Any]:
-    """Write all three into `output`, best.toml from the recipe `source`; says in a few words what they are."""
+    """Write all three into `output`, best.toml from the recipe `source`. What to print: where they are."""
     output.mkdir(parents=True, exist_ok=True)
     write_results(results, output / NAME)
     write_report(results, output / REPORT)

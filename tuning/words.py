@@ -8,12 +8,14 @@ MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 
 
 def format_duration(seconds: float) -> str:
-    """`42 s`, `7 min 5 s`, `3 h 20 min`."""
+    """`42 s`, `7 min 5 s`, `31 min`, `3 h 20 min`."""
     whole = round(seconds)
     if whole < MINUTE_SECONDS:
         return f"{whole} s"
-    if whole < HOUR_SECONDS:
+    if whole < 10 * MINUTE_SECONDS:
         return f"{whole // MINUTE_SECONDS} min {whole % MINUTE_SECONDS} s"
+    if whole < HOUR_SECONDS:
+        return f"{whole // MINUTE_SECONDS} min"
     return f"{whole // HOUR_SECONDS} h {whole % HOUR_SECONDS // MINUTE_SECONDS} min"
 
 
