@@ -124,11 +124,17 @@ class _Job:
 
     def _fill(self, waiting: list[Suggestion]) -> None:
         """Start trials until all slots are taken, those first that an interrupted search left."""
-        while len(self.running) < self.plan.max_parallel_jobs:
+        while len(self.running) < self._slots():
             suggestion = waiting.pop(0) if waiting else self._next()
             if suggestion is None:
                 return
             self._start(suggestion)
+
+    def _slots(self) -> int:
+        """One until the features of a frozen backbone are there: they are computed by all cores, for all."""
+        is_frozen = self.plan.recipe.hyperparameters.freeze_backbone
+        is_first = is_frozen and not any(trial.curve for trial in self.results().trials)
+        return 1 if is_first else self.plan.max_parallel_jobs
 
     def _next(self) -> Suggestion | None:
         self.over = self.over or self._reason_to_end()
@@ -168,7 +174,7 @@ class _Job:
         recipe, taken = folder / "recipe.toml", {trial.slot for trial in self.running}
         write_trial_recipe(self.plan, suggestion.parameters, recipe)
         slot = next(slot for slot in range(self.plan.max_parallel_jobs) if slot not in taken)
-        cores = share_cores(slot, self.plan.max_parallel_jobs)
+        cores = share_cores(slot, self._slots())
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
                 trial_command(self.plan, recipe=recipe, data=self.data, output=folder, cores=cores),

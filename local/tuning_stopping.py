@@ -7,6 +7,7 @@ training job is worse than the median [...], SageMaker stops the current trainin
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +30,9 @@ def reason_to_stop(values: Values, previous: Sequence[Values], *, objective: str
         return ""
     epoch = max(values)
     median = median_of_running_averages(previous, epoch)
-    if median is None or (values[epoch] >= median if is_maximized else values[epoch] <= median):
+    if median is None or math.isclose(values[epoch], median):  # an average of equals is off by rounding
+        return ""
+    if values[epoch] > median if is_maximized else values[epoch] < median:
         return ""
     return (
         f"{objective}={values[epoch]:.4f} after epoch {epoch}; the median of the earlier trials' running "
