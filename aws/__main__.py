@@ -49,12 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    recipes = [read_recipe(path).with_overrides(options.set) for path in options.recipes]
+    recipes = [_read_recipe(path, options) for path in options.recipes]
     if not options.dry_run:
         return commands.run_plans(options.verb, recipes, _asked(options), options)
     plans = {recipe.name: _dry_run(options, recipe) for recipe in recipes}
     print(json.dumps(plans, indent=2))
     return 0
+
+
+def _read_recipe(path: Path, options: argparse.Namespace) -> Recipe:
+    """With its overrides; a tuning job does not search what is overridden."""
+    recipe = read_recipe(path)
+    is_search = options.verb == "tune" and recipe.tuning
+    return recipe.for_search(options.set) if is_search else recipe.with_overrides(options.set)
 
 
 def _dry_run(options: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
@@ -138,6 +145,7 @@ def _add_others(verbs: Any) -> None:
             ("recipe",),
         ),
         ("invoke", "send a picture to the endpoint and print labels", commands.invoke, ("recipe", "picture")),
+        ("best", "what a tuning job found: the best recipe, and a page", commands.best, ("recipe",)),
         ("status", "what this recipe has on AWS", commands.status, ("recipe",)),
         ("logs", "the log of a job or an endpoint", commands.logs, ("name",)),
         ("why", "why a job or an endpoint failed, and what to do", commands.why, ("name",)),

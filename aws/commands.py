@@ -34,6 +34,8 @@ from aws.transform_job import LOG_GROUP as TRANSFORM_LOGS
 from aws.transform_job import estimate_minutes
 from aws.transform_job import settings as transform_settings
 from aws.transform_results import fetch_and_score
+from aws.tuning_job import build_tuning_job
+from aws.tuning_results import find_results
 from aws.upload import plan_upload
 from aws.upload import upload as send_files
 from aws.why import explain_failure
@@ -48,6 +50,13 @@ ESTIMATE_HELP = (
 FLAGS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "upload": {
         "--data": {"type": Path, "required": True, "help": "folder with train, valid and test"},
+    },
+    "best": {
+        "--output": {"type": Path, "required": True, "help": "gets best.toml, report.html, tuning.json"},
+        "--name": {"default": "", "help": "of the tuning job; default: the recipe's own"},
+        "--data": {"default": "", "metavar": "S3", "help": "as given to `tune`"},
+        "--run": {"dest": "run_name", "default": "", "metavar": "ID", "help": "as given to `tune`"},
+        "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "as given to `tune`"},
     },
     "invoke": {"--top": {"type": int, "default": 5, "help": "how many labels"}},
     "costs": {"--expired": {"action": "store_true", "help": "stop endpoints beyond their time to live"}},
@@ -239,6 +248,19 @@ def _log_of(aws: Aws, kind: str, name: str, limit: int) -> list[str]:
     tail = Tail(group=group, name=name, lines=deque(maxlen=limit))
     tail.read(aws)
     return list(tail.lines)
+
+
+def best(options: argparse.Namespace) -> int:
+    """What a tuning job found: OUTPUT/best.toml, report.html and tuning.json."""
+    from tuning.summary import write_summary  # it draws: the other verbs do without
+
+    recipe = read_recipe(options.recipe).for_search(options.set)
+    aws = connect(options, recipe)
+    site = find_site(aws, recipe, run=options.run_name)
+    name = options.name or build_tuning_job(recipe, site, data=options.data)["HyperParameterTuningJobName"]
+    results = find_results(aws, name)
+    print(json.dumps(write_summary(results, source=options.recipe, output=options.output)))
+    return 0
 
 
 def costs(options: argparse.Namespace) -> int:
