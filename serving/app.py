@@ -16,7 +16,9 @@ from flask import Flask, Response, request
 from gevent.select import select
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from serving.codec import wants_explanation
 from serving.errors import Overloaded, PayloadTooLarge, RequestError, RequestTimeout
+from serving.explainers import Explainers
 from serving.logs import MAX_ID_CHARACTERS, about
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
@@ -29,6 +31,7 @@ from serving.messages import (
     refusal_answer,
 )
 from serving.openapi import build_openapi
+from serving.processes import start_explainer
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb * MIB
     bodies = Budget(BUFFERED_BYTES)
+    explainers = Explainers(start_explainer, stuck_seconds=settings.stuck_seconds)
 
     @app.route("/ping", methods=["GET", "POST"])  # SageMaker's guide names both
     def ping() -> Response:
@@ -80,7 +84,10 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
         seconds = read_timeout(attributes)
         with bodies.reserve(request.content_length or settings.max_payload_mb * MIB):
             query = Query(_read_body(), request.content_type, request.headers.get("Accept"), attributes)
-            return _to_response(backend.ask(query, seconds=seconds, is_gone=_client_is_gone))
+            method = backend.info.get("explanation", "")
+            explains = wants_explanation(query.accept, attributes, method=method)
+            asked = explainers if explains else backend
+            return _to_response(asked.ask(query, seconds=seconds, is_gone=_client_is_gone))
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
