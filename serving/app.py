@@ -33,6 +33,7 @@ from serving.messages import (
 from serving.openapi import build_openapi
 from serving.processes import start_explainer
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
+from serving.try_it import add_page
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -103,6 +104,8 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     def openapi() -> Response:
         return Response(encode_json(build_openapi()), content_type=JSON)
 
+    if settings.page:
+        add_page(app, backend)
     app.wsgi_app = Observed(app.wsgi_app, metrics)  # type: ignore[method-assign]
     app.register_error_handler(RequestError, answer_request_error)
     app.register_error_handler(HTTPException, answer_http_error)

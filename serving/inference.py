@@ -79,6 +79,19 @@ def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[s
             manifest.created,
         ],
         "baseline": manifest.baseline.counts() if manifest.baseline else {},
+        "card": build_card(predictor, manifest),
+        "explanation": "" if isinstance(predictor, OverriddenPredictor) else manifest.explanation,
+    }
+
+
+def build_card(predictor: Predictor, manifest: Manifest) -> dict[str, Any]:
+    """The model in short, for people."""
+    return {
+        "architecture": manifest.architecture,
+        "labels": list(predictor.labels),
+        "metrics": manifest.metrics,
+        "precision": predictor.precision,
+        "created": manifest.created,
         "explanation": "" if isinstance(predictor, OverriddenPredictor) else manifest.explanation,
     }
 
