@@ -52,7 +52,7 @@ class TorchPredictor:
         torch.set_num_threads(num_threads)
         # fp32 means fp32: TF32 convolutions answer 1e-3 away from the trainer.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        self._network = _load_network(bundle).to(self._device).to(memory_format=torch.channels_last)
+        self._network = load_network(bundle).to(self._device).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
         self._graphs: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {}
         on_gpu = self._device.type == "cuda"
@@ -192,7 +192,7 @@ def _find_device() -> torch.device:
     return torch.device("cpu")
 
 
-def _load_network(bundle: Bundle) -> PixelNetwork:
+def load_network(bundle: Bundle) -> PixelNetwork:
     """The artifact's weights in its architecture. Raises GraphError where they do not fit."""
     manifest = bundle.manifest
     path = bundle.path(WEIGHTS)

@@ -13,7 +13,15 @@ import pytest
 import requests
 from axe_core_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    FilePayload,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from local.endpoint import Endpoint, start_endpoint
 from local.platform import REPOSITORY, free_port
@@ -73,7 +81,7 @@ class Visit:
     def upload(self, *files: tuple[str, bytes]) -> None:
         """As a person does who chooses files."""
         self.page.locator("#files").set_input_files(
-            [{"name": name, "mimeType": mime_type(name), "buffer": body} for name, body in files]
+            [FilePayload(name=name, mimeType=mime_type(name), buffer=body) for name, body in files]
         )
 
 
