@@ -4,10 +4,10 @@
 
 ARTIFACT is an unpacked model.tar.gz.
 
-Deletion: the 20 % of the picture that the map likes best is painted in the picture's mean colour, and so is a
-random 20 % of the same coarseness (the mean over a few draws); the map is right where the first costs
-the predicted label more probability. Captum's LayerGradCam is computed by torch from the weights, on the layer
-whose output is the last feature map. Occlusion asks for the probability with one place painted over at a time.
+Deletion: the 20 % of the picture that the map likes best is painted in the picture's mean colour, and so is
+a random 20 % of the same coarseness (the mean over a few draws); the map is right where the first costs the
+predicted label more probability. Captum's LayerGradCam is computed by torch from the weights, on the layer
+whose output is the last feature map. Occlusion asks for the probability without one place at a time.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class OpenVinoPredictor:
     def __init__(
         self, bundle: Bundle, *, precision: str, num_threads: int, cache_dir: Path | None = None
     ) -> None:
+        self.manifest = bundle.manifest
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
@@ -56,6 +57,7 @@ class OpenVinoExplainer(OpenVinoPredictor):
     def __init__(
         self, bundle: Bundle, *, precision: str, num_threads: int, cache_dir: Path | None = None
     ) -> None:
+        self.manifest = bundle.manifest
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision

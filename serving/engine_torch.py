@@ -45,6 +45,7 @@ class TorchPredictor:
                 f"KENNEL_PRECISION={precision!r} is not for KENNEL_ENGINE=torch, which computes "
                 f"{' or '.join(PRECISIONS)}; unset it, or serve on the processor."
             )
+        self.manifest = bundle.manifest
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision

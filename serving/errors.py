@@ -14,6 +14,7 @@ RequestError                          StartError
 │   └── UnsupportedImage        415
 ├── UrlFailed                   422
 ├── NotExplainable              422
+├── NotCalibrated               422
 ├── ClientGone                  499
 ├── ServerFailed                500
 └── Unavailable                 503
@@ -109,6 +110,13 @@ class NotExplainable(RequestError):
 
     status = 422
     code = "not_explainable"
+
+
+class NotCalibrated(RequestError):
+    """The artifact does not know when to abstain."""
+
+    status = 422
+    code = "not_calibrated"
 
 
 class UrlFailed(RequestError):

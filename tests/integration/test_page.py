@@ -204,7 +204,9 @@ def test_keyboard_alone_chooses_explains_and_picks_a_program(visit: Visit) -> No
     expect(page.locator("#files")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    chooser.value.set_files([{"name": "dog.jpg", "mimeType": "image/jpeg", "buffer": encode_picture("JPEG")}])
+    chooser.value.set_files(
+        [FilePayload(name="dog.jpg", mimeType="image/jpeg", buffer=encode_picture("JPEG"))]
+    )
     expect(page.locator("#list table")).to_be_visible()
 
     press_tab_until(page, "heat")
