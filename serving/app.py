@@ -102,7 +102,7 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
 
     @app.get("/openapi.json")
     def openapi() -> Response:
-        return Response(encode_json(build_openapi()), content_type=JSON)
+        return Response(encode_json(build_openapi(has_page=settings.page)), content_type=JSON)
 
     if settings.page:
         add_page(app, backend)

@@ -1,8 +1,11 @@
 """What people on a machine of their own use besides SageMaker's routes; KENNEL_PAGE=0 leaves it out.
 
-GET /                               the try-it page, of static files without a build step (serving/page/)
-GET /model.json                     the model card
-POST /endpoints/NAME/invocations    where boto3's sagemaker-runtime sends to, with endpoint_url at this server
+    GET /                               the try-it page, of static files without a build step (serving/page/)
+    GET /page/NAME                      its files
+    GET /model.json                     the model card
+    POST /endpoints/NAME/invocations    boto3's sagemaker-runtime with endpoint_url at this server
+
+On SageMaker none of them can be reached.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response
+from flask import Flask, Response, abort
 
 from serving.messages import JSON, encode_json
 
@@ -46,9 +49,9 @@ def add_page(app: Flask, backend: Backend) -> None:
     def page() -> Response:
         return send("index.html")
 
-    @app.get(f"/<any({', '.join(TYPES)}):name>")
+    @app.get("/page/<name>")
     def page_file(name: str) -> Response:
-        return send(name)
+        return send(name) if name in TYPES else abort(404)
 
     @app.get("/model.json")
     def model() -> Response:

@@ -280,7 +280,7 @@ def test_page_allows_no_inline_code_and_no_other_origin(server: Endpoint) -> Non
 
 def test_page_can_be_left_out(bundle: Path) -> None:
     with start_endpoint(bundle, environment={"KENNEL_WORKERS": "1", "KENNEL_PAGE": "0"}) as endpoint:
-        paths = ("/", "/page.js", "/model.json")
+        paths = ("/", "/page/page.js", "/model.json")
 
         assert [requests.get(endpoint.url + path, timeout=30).status_code for path in paths] == [404] * 3
         assert requests.get(f"{endpoint.url}/ping", timeout=30).status_code == 200
