@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from serving.invocations import Asked, Invocations
+from serving.explainers import Explainers
+from serving.invocations import Informed, Invocations
 from serving.logs import MAX_ID_CHARACTERS, about
 from serving.messages import (
     JSON,
@@ -22,7 +23,9 @@ from serving.messages import (
     internal_error_answer,
 )
 from serving.openapi import build_openapi
+from serving.processes import start_explainer
 from serving.settings import BATCH_PRODUCT_MB, Settings
+from serving.try_it import add_page
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,10 +39,8 @@ PHOTOGRAPH_MB = 6  # SageMaker's own default
 logger = logging.getLogger(__name__)
 
 
-class Backend(Asked, Protocol):
+class Backend(Informed, Protocol):
     """The pool, or a test's stand-in."""
-
-    info: dict[str, Any]
 
     @property
     def capacity(self) -> int:
@@ -52,7 +53,8 @@ class Backend(Asked, Protocol):
 def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     """The WSGI application before the processes that predict."""
     app = Flask(__name__, static_folder=None)
-    invoke = Invocations(backend, settings)
+    explainers = Explainers(start_explainer, stuck_seconds=settings.stuck_seconds)
+    invoke = Invocations(backend, explainers, settings)
 
     @app.route("/ping", methods=["GET", "POST"])  # SageMaker's guide names both
     def ping() -> Response:
@@ -76,8 +78,10 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
 
     @app.get("/openapi.json")
     def openapi() -> Response:
-        return Response(encode_json(build_openapi()), content_type=JSON)
+        return Response(encode_json(build_openapi(has_page=settings.page)), content_type=JSON)
 
+    if settings.page:
+        add_page(app, backend)
     app.wsgi_app = Observed(app.wsgi_app, invoke, metrics)  # type: ignore[method-assign]
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_unexpected_error)

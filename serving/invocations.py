@@ -11,11 +11,12 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent.select import select
 
+from serving.codec import wants_explanation
 from serving.errors import BadRequest, Overloaded, PayloadTooLarge, RequestError, RequestTimeout
 from serving.messages import Answer, Query, internal_error_answer, refusal_answer
 from serving.settings import MIB, Settings
@@ -38,11 +39,18 @@ class Asked(Protocol):
         """The answer, begun within `seconds` if the client still waits then. Raises RequestError."""
 
 
+class Informed(Asked, Protocol):
+    """One that knows the model."""
+
+    info: dict[str, Any]
+
+
 class Invocations:
     """The WSGI application."""
 
-    def __init__(self, backend: Asked, settings: Settings) -> None:
+    def __init__(self, backend: Informed, explainers: Asked, settings: Settings) -> None:
         self._backend = backend
+        self._explainers = explainers
         self._limit = settings.max_payload_mb * MIB
         self._bodies = Budget(BUFFERED_BYTES)
 
@@ -67,7 +75,10 @@ class Invocations:
             query = Query(
                 self._read_body(environ), environ.get("CONTENT_TYPE"), environ.get("HTTP_ACCEPT"), attributes
             )
-            return self._backend.ask(query, seconds=seconds, is_gone=lambda: _client_is_gone(environ))
+            method = self._backend.info.get("explanation", "")
+            explains = wants_explanation(query.accept, attributes, method=method)
+            asked = self._explainers if explains else self._backend
+            return asked.ask(query, seconds=seconds, is_gone=lambda: _client_is_gone(environ))
 
     def _read_body(self, environ: WSGIEnvironment) -> bytes:
         length = environ.get("CONTENT_LENGTH")

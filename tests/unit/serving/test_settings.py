@@ -43,6 +43,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         log_level="INFO",
         log_format="auto",
         emf=False,
+        page=True,
     )
 
 
