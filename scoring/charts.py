@@ -5,6 +5,7 @@ No text from outside (a label, a path) is drawn here: matplotlib would read `$` 
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ def draw_learning_curves(history: Sequence[Mapping[str, float]]) -> dict[str, st
 
 
 def _draw_curves(history: Sequence[Mapping[str, float]], series: Mapping[str, str]) -> str:
-    figure, axes = _new_axes()
+    figure, axes = new_axes()
     epochs = np.array([row.get("epoch", place) for place, row in enumerate(history, start=1)], dtype=float)
     present = [name for name in series if any(row.get(name) is not None for row in history)]
     for name in present:
@@ -55,12 +56,12 @@ def _draw_curves(history: Sequence[Mapping[str, float]], series: Mapping[str, st
     if series is ACCURACY_SERIES:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    return _svg(figure, title=f"{' and '.join(present)} by epoch")
+    return to_svg(figure, title=f"{' and '.join(present)} by epoch")
 
 
 def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     """How often it was right at each confidence, over a strip of how many images stand behind a bar."""
-    figure, axes = _new_axes()
+    figure, axes = new_axes()
     filled = [row for row in bins if row["count"]]
     lows, width = [row["low"] for row in filled], 1 / len(bins)
     axes.bar(lows, [row["accuracy"] for row in filled], width * 0.86, align="edge", color=ACCENT, alpha=0.75)
@@ -69,17 +70,17 @@ def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     axes.yaxis.set_major_formatter(_PERCENT)
     axes.set_position((0.15, 0.36, 0.79, 0.61))
     strip = figure.add_axes((0.15, 0.17, 0.79, 0.13))
-    _calm(strip)
+    calm(strip)
     strip.bar(lows, [row["count"] for row in filled], width * 0.86, align="edge", color=MUTED, alpha=0.6)
     strip.set(xlim=(0, 1), yticks=[], xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="confidence")
     strip.set_ylabel("images", rotation=0, ha="right", va="center", labelpad=8)
     strip.xaxis.set_major_formatter(_PERCENT)
-    return _svg(figure, title="share of right answers by confidence")
+    return to_svg(figure, title="share of right answers by confidence")
 
 
 def draw_abstaining(curve: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy of the answers that are given, by the share of images that get one; with its interval."""
-    figure, axes = _new_axes()
+    figure, axes = new_axes()
     curve = [point for point in curve if point["accuracy"]["count"] >= FEWEST_DRAWN] or curve[-1:]
     coverages = [point["coverage"] for point in curve]
     middle, low, high = ([point["accuracy"][name] for point in curve] for name in ("value", "low", "high"))
@@ -92,7 +93,7 @@ def draw_abstaining(curve: Sequence[Mapping[str, Any]]) -> str:
     axes.xaxis.set_major_formatter(_PERCENT)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    return _svg(figure, title="share of right answers by share of images answered")
+    return to_svg(figure, title="share of right answers by share of images answered")
 
 
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]]) -> str:
@@ -103,7 +104,7 @@ def draw_confusion_matrix(matrix: Sequence[Sequence[int]]) -> str:
     pixels[..., :3] = WRONG_RGB
     pixels[np.eye(len(counts), dtype=bool), :3] = RIGHT_RGB
     pixels[..., 3] = np.where(counts > 0, 100 + 155 * shares, 0)
-    figure, axes = _new_axes(inches=(5.6, 5.6))
+    figure, axes = new_axes(inches=(5.6, 5.6))
     axes.set_position((0.1, 0.09, 0.87, 0.87))
     axes.grid(visible=False)
     edge = len(counts) + 0.5
@@ -115,23 +116,24 @@ def draw_confusion_matrix(matrix: Sequence[Sequence[int]]) -> str:
     axes.set(
         xlabel="predicted (number in the table below)", ylabel="truth", xlim=(0.5, edge), ylim=(edge, 0.5)
     )
-    return _svg(figure, title=f"confusion matrix of {len(counts)} labels")
+    return to_svg(figure, title=f"confusion matrix of {len(counts)} labels")
 
 
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
 
 
-def _new_axes(inches: tuple[float, float] = (4.6, 3.2)) -> tuple[Figure, Axes]:
+def new_axes(inches: tuple[float, float] = (4.6, 3.2)) -> tuple[Figure, Axes]:
     """Small on purpose: the page scales it, so the text stays readable at phone width."""
     figure = Figure(figsize=inches)
     figure.patch.set_visible(False)
     axes = figure.add_axes((0.15, 0.17, 0.82, 0.8))
-    _calm(axes)
+    calm(axes)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     return figure, axes
 
 
-def _calm(axes: Axes) -> None:
+def calm(axes: Axes) -> None:
+    """No frame but a base line, small muted labels."""
     axes.patch.set_visible(False)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=9, labelcolor=MUTED, pad=5)
@@ -141,13 +143,16 @@ def _calm(axes: Axes) -> None:
         spine.set(color=RULE, visible=side == "bottom")
 
 
-def _svg(figure: Figure, *, title: str) -> str:
+def to_svg(figure: Figure, *, title: str) -> str:
+    """Inline SVG in the page's colours; `title` is what a screen reader says."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):  # text as text; stable ids
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    text = text[text.index("<svg") :].replace(
+        "<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1
+    )
     for color, variable in VARIABLES.items():
         text = text.replace(color, f"var({variable})")
     return text

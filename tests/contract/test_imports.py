@@ -18,6 +18,7 @@ TRAINING_LEAVES = (
     "recipe",
     "recipe_aws",
     "recipe_fields",
+    "recipe_tuning",
     "progress",
 )
 LEAVES = tuple(f"training.{leaf}" for leaf in TRAINING_LEAVES)

@@ -8,14 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.recipe import (
-    CategoricalRange,
-    ContinuousRange,
-    IntegerRange,
     Recipe,
     RecipeError,
     Training,
     read_recipe,
 )
+from training.recipe_tuning import CategoricalRange, ContinuousRange, IntegerRange
 
 RECIPES = sorted(Path("recipes").glob("*.toml"))
 TUNING = '[tuning]\nobjective = "validation_loss"\ndirection = "minimize"\n'
