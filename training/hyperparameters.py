@@ -83,6 +83,19 @@ class Hyperparameters:
         choices=QUANTIZE,
     )
 
+    debug: bool = _field(True, "record steps, tensors and machine, and judge them by rules")
+    debug_interval: int = _field(
+        0, "steps between two recordings of tensors; 0 = 20, fewer in a short job", low=0, high=10**6
+    )
+    debug_rules: str = _field(
+        "all", "rules that look on: all, none, or as in docs/debugging.md; a recipe's [debugger] sets it"
+    )
+    profile_steps: int = _field(3, "steps whose operators are profiled, after 5; 0 = none", low=0, high=100)
+    profile_interval_ms: int = _field(
+        500, "milliseconds between two samples of the machine; 0 = none", low=0, high=60_000
+    )
+    smdebug: bool = _field(False, "also write smdebug's own output, as a job with DebugHookConfig does")
+
     @property
     def resize_side(self) -> int:
         """Shorter side in pixels before the centre crop: 256 for 224, as torchvision, unless given."""

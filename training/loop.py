@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from training.hyperparameters import Hyperparameters
 from training.job import JobError
 from training.metrics import metric_line
 from training.network import set_training_mode
-from training.observer import Observer, StepFacts
+from training.observer import LossFacts, Observer, StepFacts
 from training.progress import progress
 from training.schedule import learning_rate
 
@@ -164,6 +164,14 @@ def _train_step(
         loss = cross_entropy(logits, targets, hyperparameters.label_smoothing)
     own_sums = loss.item() * len(share), float((logits.argmax(1) == targets).sum())
     loss_sum, correct = world.sum(np.array(own_sums))
+    loss_facts = LossFacts(
+        step=step,
+        epoch=state.epoch,
+        loss=float(loss_sum) / len(batch),
+        images=len(batch),
+        learning_rate=rate,
+    )
+    observer.loss_ready(loss_facts)
     _check_finite(loss_sum / len(batch), state, hyperparameters)
     with observer.phase("backward"):
         optimizer.zero_grad(set_to_none=True)
@@ -178,12 +186,8 @@ def _train_step(
     state.correct += int(correct)
     observer.step_ends(
         StepFacts(
-            step=step,
-            epoch=state.epoch,
-            loss=float(loss_sum) / len(batch),
+            **asdict(loss_facts),
             correct=int(correct),
-            images=len(batch),
-            learning_rate=rate,
             inputs=images,
             logits=logits.detach(),
             targets=targets,
@@ -226,7 +230,8 @@ def _finish_epoch(session: Session, state: Progress) -> bool:
     }
     if session.valid is not None:
         try:
-            result = _evaluate_unless_stopped(session, session.valid)
+            with session.observer.phase("evaluation"):
+                result = _evaluate_unless_stopped(session, session.valid)
         except _Stopped:
             return False
         entry |= {f"validation_{name}": value for name, value in result.metrics().items()}

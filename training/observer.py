@@ -11,15 +11,21 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepFacts:
-    """One finished optimizer step."""
+class LossFacts:
+    """A step whose loss is known."""
 
     step: int  # of the job, from 0
     epoch: int  # from 0
     loss: float  # mean over the batch, all ranks
-    correct: int
     images: int
     learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFacts(LossFacts):
+    """One finished optimizer step."""
+
+    correct: int
     inputs: Tensor  # (n, 3, H, W), this rank's share, normalised and augmented
     logits: Tensor  # (n, num_classes), detached
     targets: Tensor  # (n,)
@@ -35,8 +41,14 @@ class Observer:
         """Before anything of optimizer step `step`."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Around a part of the step: data, transfer, augment, forward, backward, optimizer."""
+        """Around a part of the step: data, transfer, augment, forward, backward, optimizer.
+
+        Between steps: evaluation, checkpoint.
+        """
         return nullcontext()
+
+    def loss_ready(self, facts: LossFacts) -> None:
+        """Before the backward pass. If the loss is not finite the loop raises next."""
 
     def gradients_ready(self, step: int) -> None:
         """After the backward pass (and the ranks' merging), before the optimizer changes the weights."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 import tomllib
@@ -262,7 +263,20 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error}") from None
     except ValueError as error:
         raise RecipeError(f"{path}: not valid TOML ({error}).") from None
-    return recipe
+    return _with_debug_rules(recipe)
+
+
+def _with_debug_rules(recipe: Recipe) -> Recipe:
+    """[debugger] reaches the container as a hyperparameter; one that is given itself stands."""
+    debugger, hyperparameters = recipe.debugger, recipe.hyperparameters
+    chosen = (*debugger.rules, *debugger.profiler_rules)
+    if not chosen or hyperparameters.debug_rules != Hyperparameters().debug_rules:
+        return recipe
+    text = ",".join(chosen)
+    if debugger.parameters:
+        text = json.dumps({rule: dict(debugger.parameters.get(rule, {})) for rule in chosen})
+    hyperparameters = dataclasses.replace(hyperparameters, debug_rules=text)
+    return dataclasses.replace(recipe, hyperparameters=hyperparameters)
 
 
 def build_table(kind: type[Any], table: Mapping[str, object], where: str) -> Any:

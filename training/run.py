@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
+from training.debugging.observers import build_observer
 from training.distributed import World, join_world
 from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
@@ -39,6 +41,7 @@ from training.network import (
     load_weights,
     read_state_dict,
 )
+from training.observer import Observer
 from training.quantize import Samples, choose_calibration
 from training.stop import StopSignal
 
@@ -86,7 +89,8 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     pixel_network = PixelNetwork(network, preprocess)
     session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
     stop.defer()
-    progress = train(session, _resume(job, identity, world))
+    with closing(session.observer):
+        progress = train(session, _resume(job, identity, world))
     stopped = session.stopped()
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
     if not world.is_first:
@@ -181,8 +185,12 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    without_effect = ("checkpoint_steps", "doctor", "quantize")  # on the weights
-    settings = {k: v for k, v in hyperparameters.to_strings().items() if k not in without_effect}
+    without_effect = ("checkpoint_steps", "doctor", "quantize", "smdebug")  # on the weights
+    settings = {
+        name: value
+        for name, value in hyperparameters.to_strings().items()
+        if name not in without_effect and not name.startswith(("debug", "profile_"))
+    }
     return settings | {"training data": images.fingerprint}
 
 
@@ -213,9 +221,11 @@ def _open_session(
     def save(state: dict[str, Any], step: int) -> None:
         if not world.is_first:
             return
-        path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
+        with session.observer.phase("checkpoint"):
+            path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
         logger.info("checkpoint=%s", path)
 
+    steps = math.ceil(len(images["train"]) / hyperparameters.batch_size)
     session = Session(
         network=network.to(device).to(memory_format=torch.channels_last),
         hyperparameters=hyperparameters,
@@ -228,7 +238,8 @@ def _open_session(
         world=world,
     )
     world.share_network(session.network, device)
-    steps = math.ceil(len(session.train) / hyperparameters.batch_size)
+    if world.is_first:
+        session = replace(session, observer=_open_observer(job, session, steps_per_epoch=steps))
     logger.info(
         "%s on %s in %s: %d classes, %d images / batch_size %d = %d steps x %d epochs = %d steps",
         hyperparameters.architecture,
@@ -242,6 +253,31 @@ def _open_session(
         steps * hyperparameters.epochs,
     )
     return session
+
+
+def _open_observer(job: Job, session: Session, *, steps_per_epoch: int) -> Observer:
+    """The first rank's: it sees its own share of each batch, and all that its host does."""
+    hyperparameters, labels = session.hyperparameters, session.train.folder.labels
+    return build_observer(
+        job,
+        hyperparameters,
+        labels=labels,
+        facts={
+            "architecture": hyperparameters.architecture,
+            "device": session.device.type,
+            "precision": "bf16" if session.bf16 else "fp32",
+            "batch_size": hyperparameters.batch_size,
+            "epochs": hyperparameters.epochs,
+            "steps_per_epoch": steps_per_epoch,
+            "num_classes": len(labels),
+            "train_images": len(session.train),
+            "world_size": session.world.size,
+            "cores": available_cores(),
+            "gpus": torch.cuda.device_count(),
+        },
+        total_steps=steps_per_epoch * hyperparameters.epochs,
+        device=session.device,
+    )
 
 
 def _first_picture(images: dict[str, ImageSet]) -> bytes:
