@@ -83,6 +83,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
     baseline: Baseline | None = None  # of the valid split; None where there was none
+    explanation: str = ""  # how the graphs can be explained: "cam" where their second output is a feature map
     files: dict[str, str] = field(default_factory=dict)  # path -> sha256
     format_version: str = FORMAT_VERSION
 
@@ -284,7 +285,7 @@ def _verify_manifest(directory: Path, content: bytes, public_key: PublicKey) -> 
 
 
 def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
-    optional = ("metrics", "hyperparameters", "data", "versions", "created")
+    optional = ("metrics", "hyperparameters", "data", "versions", "created", "explanation")
     return Manifest(
         architecture=stored["architecture"],
         labels=check_labels(stored["labels"]),

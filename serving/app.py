@@ -16,7 +16,9 @@ from flask import Flask, Response, request
 from gevent.select import select
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from serving.codec import wants_explanation
 from serving.errors import Overloaded, PayloadTooLarge, RequestError, RequestTimeout
+from serving.explainers import Explainers
 from serving.logs import MAX_ID_CHARACTERS, about
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
@@ -29,7 +31,9 @@ from serving.messages import (
     refusal_answer,
 )
 from serving.openapi import build_openapi
+from serving.processes import start_explainer
 from serving.settings import BATCH_PRODUCT_MB, MIB, Settings
+from serving.try_it import add_page
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -67,6 +71,7 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb * MIB
     bodies = Budget(BUFFERED_BYTES)
+    explainers = Explainers(start_explainer, stuck_seconds=settings.stuck_seconds)
 
     @app.route("/ping", methods=["GET", "POST"])  # SageMaker's guide names both
     def ping() -> Response:
@@ -80,7 +85,10 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
         seconds = read_timeout(attributes)
         with bodies.reserve(request.content_length or settings.max_payload_mb * MIB):
             query = Query(_read_body(), request.content_type, request.headers.get("Accept"), attributes)
-            return _to_response(backend.ask(query, seconds=seconds, is_gone=_client_is_gone))
+            method = backend.info.get("explanation", "")
+            explains = wants_explanation(query.accept, attributes, method=method)
+            asked = explainers if explains else backend
+            return _to_response(asked.ask(query, seconds=seconds, is_gone=_client_is_gone))
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
@@ -96,6 +104,8 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> Flask:
     def openapi() -> Response:
         return Response(encode_json(build_openapi()), content_type=JSON)
 
+    if settings.page:
+        add_page(app, backend)
     app.wsgi_app = Observed(app.wsgi_app, metrics)  # type: ignore[method-assign]
     app.register_error_handler(RequestError, answer_request_error)
     app.register_error_handler(HTTPException, answer_http_error)

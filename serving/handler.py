@@ -19,6 +19,7 @@ from serving.allocator import fix_thresholds
 from serving.answers import Row, check_answer, encode_many, encode_one
 from serving.codec import parse_accept, parse_content_type, parse_custom_attributes, parse_top
 from serving.errors import BadRequest, GoldenMismatch, RequestError, SettingsError
+from serving.explain import Explainer, explain
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
     JSON,
@@ -96,6 +97,24 @@ def model_fn(
     )
 
 
+def load_explainer(
+    model_dir: Path,
+    *,
+    engine: str = "openvino",
+    precision: str = AUTO,
+    num_threads: int = 1,
+    cache_dir: Path | None = None,
+    public_key: PublicKey | None = None,
+) -> Predictor:
+    """As model_fn, of an artifact that can be explained, with `explain` besides `predict`."""
+    set_libtiff_handlers()
+    fix_thresholds()
+    bundle = open_bundle(model_dir, public_key=public_key)
+    explainer = _load(bundle, engine, precision, num_threads, cache_dir, explains=True)
+    check_golden_answer(explainer, bundle)
+    return explainer
+
+
 def respond(
     query: Query, predictor: Predictor, options: Options = DEFAULTS, *, max_pixels: int | None = None
 ) -> Answer:
@@ -105,6 +124,8 @@ def respond(
     try:
         if isinstance(predictor, OverriddenPredictor):
             return _run_overrides(query, predictor, options)
+        if isinstance(predictor, Explainer):
+            return explain(query, predictor, options)
         return _predict(query, predictor, options)
     except RequestError as error:
         logger.info("event=refused status=%d code=%s", error.status, error.code)
@@ -216,19 +237,27 @@ def output_fn(
     return encode_many(list(log_probabilities), accept, labels, top), accept
 
 
-def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int, cache_dir: Path | None) -> Predictor:
+def _load(
+    bundle: Bundle,
+    engine: str,
+    wanted: str,
+    num_threads: int,
+    cache_dir: Path | None,
+    *,
+    explains: bool = False,
+) -> Predictor:
     """Imports here: no image has both libraries."""
     if engine == "torch":
         from serving import engine_torch
 
         precision = choose_precision(bundle.manifest, wanted, native=engine_torch.native_precisions())
-        return engine_torch.TorchPredictor(bundle, precision=precision, num_threads=num_threads)
+        chosen = engine_torch.TorchExplainer if explains else engine_torch.TorchPredictor
+        return chosen(bundle, precision=precision, num_threads=num_threads)
     from serving import engine_openvino
 
     precision = choose_precision(bundle.manifest, wanted, native=engine_openvino.native_precisions())
-    return engine_openvino.OpenVinoPredictor(
-        bundle, precision=precision, num_threads=num_threads, cache_dir=cache_dir
-    )
+    kind = engine_openvino.OpenVinoExplainer if explains else engine_openvino.OpenVinoPredictor
+    return kind(bundle, precision=precision, num_threads=num_threads, cache_dir=cache_dir)
 
 
 def choose_precision(manifest: Manifest, wanted: str, *, native: Collection[str]) -> str:

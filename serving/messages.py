@@ -16,11 +16,13 @@ JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 NPY = "application/x-npy"
 MULTIPART = "multipart/form-data"
+PNG = "image/png"  # of explanations only
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 
 PROCESS = "X-Kennel-Worker"  # index and pid of the process that answered
 REQUEST_ID = "X-Request-Id"
+TIMING = "Server-Timing"  # https://www.w3.org/TR/server-timing/: milliseconds of each stage
 
 
 class Report(NamedTuple):

@@ -38,7 +38,7 @@ from artifact.predictions import log_softmax
 from artifact.preprocess import Preprocess, decode_image, decode_pixels
 from training.data import ImageSet
 from training.evaluate import Classifier, Evaluation, evaluate, torch_classifier
-from training.graph import FP32, build_graph, graph_classifier, write_graph
+from training.graph import FP32, build_graph, graph_classifier, has_feature_map, write_graph
 from training.job import JobError
 from training.quantize import Samples, describe, measure_precisions, tolerance
 
@@ -87,7 +87,8 @@ def export(
     """
     directory.mkdir(parents=True, exist_ok=True)
     network = trained.network.cpu().float().eval()
-    write_graph(build_graph(network, trained.preprocess), directory / FP32)
+    graph = build_graph(network, trained.preprocess)
+    write_graph(graph, directory / FP32)
     _check_same(
         network,
         graph_classifier(directory, describe("fp32")),
@@ -130,6 +131,7 @@ def export(
             data=trained.data,
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            explanation="cam" if has_feature_map(graph) else "",
             baseline=measure_baseline(classifiers["fp32"], valid) if valid is not None else None,
         ),
     )
