@@ -129,7 +129,7 @@ smoke: setup $(filter build/data/shapes,$(DATA)) ## train, serve and stop in the
 	$(python) -m local smoke $(RECIPE) --data $(DATA) --output build/smoke
 
 test: setup ## the suite, but for what needs a Docker engine
-	$(python) -m pytest -m "not docker"
+	$(python) -m pytest -m "not docker" -n 2 --dist loadfile
 
 test-docker: setup setup-sdk ## the tests that run the images of make build, also under the SageMaker SDK
 	$(python) -m pytest -m docker
