@@ -147,9 +147,23 @@ def _check_unreadable(
         )
 
 
+def memory_budget_bytes() -> int:
+    """A set of decoded images larger than this lies in a file."""
+    return int(MEMORY_SHARE * _free_memory_bytes())
+
+
+def describe_pixels(images: ImageSet) -> dict[str, int | str]:
+    """Where the decoded images lie, for who looks into why they come late."""
+    return {
+        "pixels_in": "file" if isinstance(images.pixels, np.memmap) else "memory",
+        "pixels_bytes": images.pixels.nbytes,
+        "memory_budget_bytes": memory_budget_bytes(),
+    }
+
+
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     needed_bytes = int(np.prod(shape, dtype=np.int64))
-    if needed_bytes <= MEMORY_SHARE * _free_memory_bytes():
+    if needed_bytes <= memory_budget_bytes():
         return np.empty(shape, dtype=np.uint8)
     with tempfile.NamedTemporaryFile(prefix="kennel-pixels-") as file:  # unlinked: gone with the process
         logger.info("pixels_bytes=%d do not fit the memory budget: kept in %s", needed_bytes, file.name)

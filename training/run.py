@@ -22,7 +22,7 @@ from scoring.items import Item
 from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.checkpoint import read_checkpoint, write_checkpoint
-from training.data import ImageFolder, ImageSet, decode_images, read_image_folder
+from training.data import ImageFolder, ImageSet, decode_images, describe_pixels, read_image_folder
 from training.debugging.observers import FOLDER, build_observer
 from training.debugging.report import REPORT_FILE, reporting
 from training.distributed import World, join_world
@@ -276,6 +276,8 @@ def _open_observer(job: Job, session: Session, *, steps_per_epoch: int) -> Obser
             "world_size": session.world.size,
             "cores": available_cores(),
             "gpus": torch.cuda.device_count(),
+            "image_size": hyperparameters.image_size,
+            **describe_pixels(session.train),
         },
         total_steps=steps_per_epoch * hyperparameters.epochs,
         device=session.device,

@@ -23,14 +23,24 @@ from tests.zoo.trainings import (
 )
 from training.debugging.rules import RuleSettings, evaluate
 
+
+def kill_first_relu(network: nn.Sequential) -> None:
+    """A bias so low that nothing passes."""
+    nn.init.constant_(network[1].bias, -10.0)  # type: ignore[arg-type]
+
+
+def set_to_zero(network: nn.Sequential) -> None:
+    """All parameters."""
+    for parameter in network.parameters():
+        parameter.zero_()
+
+
 FAULTS = {
-    "dead ReLUs": Training(network=convolutional(lambda n: nn.init.constant_(n[1].bias, -10.0))),  # type: ignore[index,arg-type]
+    "dead ReLUs": Training(network=convolutional(kill_first_relu)),
     "learning rate 100": Training(network=plain(), settings={"learning_rate": "100", "warmup_epochs": "0"}),
     "learning rate 100 with norms": Training(network=convolutional(), settings={"learning_rate": "100"}),
     "frozen layer": Training(network=Detached),
-    "all-zero weights": Training(
-        network=convolutional(lambda n: [p.zero_() for p in n.parameters()] and None)
-    ),  # type: ignore[func-returns-value]
+    "all-zero weights": Training(network=convolutional(set_to_zero)),
     "tiny weights": Training(network=plain(scale=0.01, depth=4), settings={"learning_rate": "0.01"}),
     "huge weights": Training(network=plain(scale=10.0), settings={"learning_rate": "1e-5"}),
     "learnt by heart": Training(

@@ -33,7 +33,7 @@ HEALTHY = {
 JUDGED_EVERY = 5  # steps
 PREPROCESS = Preprocess(resize=SIDE, crop=SIDE)
 
-Weights = Callable[[nn.Module], None]
+Weights = Callable[[nn.Sequential], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

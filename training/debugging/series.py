@@ -26,12 +26,13 @@ active above 0, an input between low and high, beyond which the function is flat
 sample of the batch; in mode EVAL they are all there is, of the first batch of the pass.
 
 **Facts** by name (those marked * each time it happens): `job` (architecture, device, precision, batch_size,
-epochs, steps_per_epoch, num_classes, train_images, world_size, cores, gpus, debug_interval), `labels` (list),
-`rules` (name, parameters and action of each), `layers` (module name -> class name), `frozen` (parameters that
-do not learn), `process_started` (unix seconds), `initialization_seconds` (from there to the first step),
+epochs, steps_per_epoch, num_classes, train_images, world_size, cores, gpus, debug_interval, image_size,
+pixels_in, pixels_bytes, memory_budget_bytes), `labels` (list), `rules` (name, parameters and action of each
+that was asked for), `layers` (module name -> class name), `frozen` (parameters that do not learn),
+`process_started` (unix seconds), `initialization_seconds` (from there to the first step),
 `evaluation_seconds`*, `checkpoint_seconds`*, `profiled_steps` ([first, last]: slowed by the operator
-profiler), `ended` ("closed": the loop is over or raised; absent where the job was killed), `failure` (what
-ended the job, if something did).
+profiler), `ended` ("closed": the loop is over or raised; absent where the job was killed), `failure` (why the
+training raised).
 
 **Phases** in Step.seconds: data, transfer, augment, forward, backward, optimizer, other, their sum total, and
 beside it record: what watching cost. On a GPU only some steps have the phases (it must be waited for); all

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from training.debugging.series import Series, Step
 
 PHASES = ("data", "transfer", "augment", "forward", "backward", "optimizer", "other")
 ENOUGH_STEPS = 5
+FITS_WELL = 0.9  # of the memory budget: it changes from job to job
 
 
 def timed_steps(series: Series) -> list[Step]:
@@ -71,17 +75,30 @@ class DataWait(Rule):
 def data_advice(series: Series, gain: float) -> str:
     """Something the user can change, and how much faster steps become without the wait."""
     job = read_fact(series, "job") or {}
-    pixels_gb = job.get("pixels_bytes", 0) / 1e9
-    where = "The decoded images are read from a file"
-    if job.get("pixels_in") == "memory":
-        where = "The decoded images lie in memory and still come late"
-    fit = f" ({pixels_gb:.1f} GB)" if pixels_gb else ""
+    faster = f"Without the wait a step is {gain:.1f} times as fast."
+    if job.get("pixels_in") == "file":
+        return f"{_fit_advice(job)} {faster}"
     return (
-        f"{where}: take an instance whose free memory is twice the decoded set{fit}, or lower image_size and "
-        f"resize until it fits; put TMPDIR on a local disk. Without the wait a step is up to {gain:.1f} "
-        f"times "
-        "as fast."
+        "The decoded images lie in memory and still come late: the machine swaps or its processors are "
+        "busy with "
+        f"something else. Take an instance with more of both, or lower image_size. {faster}"
     )
+
+
+def _fit_advice(job: Mapping[str, Any]) -> str:
+    needed, budget = job["pixels_bytes"], job["memory_budget_bytes"]
+    fits = int(job["image_size"] * math.sqrt(FITS_WELL * budget / needed))
+    return (
+        f"The decoded training images ({_megabytes(needed)}) do not fit half the free memory "
+        f"({_megabytes(budget)}) and are read from a file in TMPDIR: set image_size={fits} and resize=0 (now "
+        f"image_size={job['image_size']}) or take an instance with "
+        f"{_megabytes(2 * needed - 2 * budget)} more "
+        "memory, so that they fit; or put TMPDIR on a local disk."
+    )
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
