@@ -22,7 +22,7 @@ RULES_REPOSITORY = "sagemaker-debugger-rules"
 COLLECTIONS = {
     "VanishingGradient": ("gradients",),
     "ExplodingTensor": ("gradients", "weights", "losses"),
-    "PoorWeightInitialization": ("weights", "gradients", "losses"),
+    "PoorWeightInitialization": ("weights", "gradients", "losses", "relu_input"),
     "DeadRelu": ("relu_output",),
     "SaturatedActivation": ("activations",),
     "WeightUpdateRatio": ("weights",),
@@ -31,6 +31,7 @@ COLLECTIONS = {
     "TensorVariance": ("weights",),
 }
 REGEXES = {
+    "relu_input": ".*[Rr]e[Ll][Uu].*_input_.*",
     "relu_output": ".*[Rr]e[Ll][Uu].*_output_.*",
     "activations": ".*(relu|ReLU|tanh|sigmoid).*_input_.*",
 }
@@ -73,6 +74,8 @@ def build_hook_config(debugger: Debugger, output: str) -> dict[str, Any]:
                 "CollectionName": name,
                 "CollectionParameters": {
                     "save_interval": interval,
+                    # a step in mode EVAL is a validation pass, which Overfit and Overtraining look at
+                    **({"eval.save_interval": "1"} if name == "losses" else {}),
                     **({"include_regex": REGEXES[name]} if name in REGEXES else {}),
                 },
             }
@@ -91,7 +94,10 @@ def registry_image(repository: str, region: str) -> str:
 
 
 def _rule(name: str, debugger: Debugger, image: str) -> dict[str, Any]:
-    parameters = {key: _text(value) for key, value in debugger.parameters.get(name, {}).items()}
+    # `action` is the container's own: its rules stop the job without a permission to stop training jobs
+    parameters = {
+        key: _text(value) for key, value in debugger.parameters.get(name, {}).items() if key != "action"
+    }
     return {
         "RuleConfigurationName": name,
         "RuleEvaluatorImage": image,

@@ -13,6 +13,8 @@ from pathlib import Path
 from local.platform import REPOSITORY, lay_out_training_job
 from training.debugging.live import VERDICTS_FILE
 from training.debugging.observers import FOLDER
+from training.debugging.report import REPORT_FILE
+from training.debugging.report.__main__ import main
 from training.debugging.series import SERIES_FILE, read_series
 
 HYPERPARAMETERS = {
@@ -20,7 +22,7 @@ HYPERPARAMETERS = {
     "image_size": "32",
     "resize": "32",
     "epochs": "1000",
-    "batch_size": "64",
+    "batch_size": "16",
     "precision": "fp32",
     "quantize": "off",
     "doctor": "off",
@@ -55,6 +57,9 @@ def test_killed_job_leaves_its_series_and_goes_on_until_a_rule_stops_it(shapes: 
     assert "ended" not in {fact.name for fact in killed.facts}
     assert (folder / SERIES_FILE).read_text().count("\n") >= len(killed.steps)
 
+    assert main([str(tmp_path)]) == 0
+    assert f"was killed after step {killed.steps[-1].step}" in (folder / REPORT_FILE).read_text()
+
     rules = "LossNotDecreasing:num_steps=1;diff_percent=100;action=stop"
     config = tmp_path / "input" / "config" / "hyperparameters.json"
     config.write_text(json.dumps(HYPERPARAMETERS | {"debug_rules": rules}))
@@ -64,6 +69,8 @@ def test_killed_job_leaves_its_series_and_goes_on_until_a_rule_stops_it(shapes: 
     assert again.returncode == 1, log
     assert "resumed epoch=" in log
     assert (tmp_path / "output" / "failure").read_text().startswith("LossNotDecreasing stopped the job: ")
+    page = (folder / REPORT_FILE).read_text()
+    assert "The training failed." in page and "LossNotDecreasing stopped the job: " in page
     both = read_series(folder)
     assert both.steps[: len(killed.steps)] == killed.steps
     assert len(both.steps) > len(killed.steps)

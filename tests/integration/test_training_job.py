@@ -119,6 +119,8 @@ def test_finished_job_left_artifact_and_report(uninterrupted: tuple[Path, str]) 
     assert set(manifest.precisions) == {row["precision"] for row in table if row["kept"]}
     page = (prefix / "output/data/report.html").read_text()
     assert "<html" in page and "<h2>Precisions</h2>" in page
+    assert 'href="debugging/report.html"' in page
+    assert "ended as planned" in (prefix / "output/data/debugging/report.html").read_text()
     assert not (prefix / "output/failure").exists()
 
 

@@ -1,6 +1,6 @@
 """Rules that look on while the network trains: at each epoch's end, and now and then in between.
 
-Every change of a verdict is a line of verdicts.jsonl beside the series, and one of the log.
+Every change of a verdict is a line of verdicts.jsonl beside the series; of a rule that fires the log tells.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class LiveRules(Observer):
         self._closed.set()
         self._epoch_over.set()
         self._thread.join()
-        self.judge()
+        verdicts = self.judge()
+        fired = ",".join(verdict.rule for verdict in verdicts if verdict.fired)
+        logger.info("rules=%d fired=%s verdicts=%s", len(verdicts), fired or "none", self._path)
 
     def judge(self) -> list[Verdict]:
         """All rules on the series as it is now."""
@@ -98,8 +100,7 @@ class LiveRules(Observer):
         action = "stop" if verdict.rule in self._stops else "report"
         with self._path.open("a", encoding="utf-8") as file:
             file.write(encode_verdict(verdict, action=action))
-        if verdict.status != "IssuesFound":
-            logger.info("rule=%s status=%s %s", verdict.rule, verdict.status, verdict.summary)
+        if not verdict.fired:
             return
         logger.warning("rule=%s step=%s %s %s", verdict.rule, verdict.step, verdict.summary, verdict.advice)
         if action == "stop":

@@ -59,7 +59,7 @@ class OperatorProfiler(Observer):
 
     def step_starts(self, step: int) -> None:
         if self._seen == self._wait:
-            os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else it says on stderr that there is no GPU
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it says on stderr that there is no GPU
             activities = [profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(profiler.ProfilerActivity.CUDA)

@@ -10,7 +10,7 @@ import numpy as np
 from training.debugging.report.run import Run, best_validation, duration_seconds
 from training.debugging.rules import Verdict
 from training.debugging.rules.phases import phase_seconds, timed_steps
-from training.debugging.rules.selection import number, read_fact, train_steps
+from training.debugging.rules.selection import number, read_ending, train_steps
 
 MOST_NAMED = 4  # rules in a sentence
 
@@ -87,7 +87,7 @@ def headline(run: Run) -> tuple[str, str]:
         return "Nothing was recorded.", "stop"
     if _failure(run) or not math.isfinite(steps[-1].loss):
         return "The training failed.", "stop"
-    if read_fact(run.series, "ended") is None:
+    if read_ending(run.series, "ended") is None:
         return "The training was cut short.", "stop"
     if run.fired:
         return ("One finding." if len(run.fired) == 1 else f"{len(run.fired)} findings."), "warn"
@@ -122,7 +122,7 @@ def slowest_steps(run: Run, most: int = 8) -> list[dict[str, object]]:
 
 
 def _failure(run: Run) -> str:
-    return str(read_fact(run.series, "failure") or "")
+    return str(read_ending(run.series, "failure") or "")
 
 
 def _what_ran(run: Run) -> str:
@@ -139,7 +139,7 @@ def _what_ran(run: Run) -> str:
         return f"{how} and failed: {reason}"
     if not math.isfinite(steps[-1].loss):
         return f"{how} and failed at step {steps[-1].step}, where the loss became {steps[-1].loss}."
-    if read_fact(run.series, "ended") is None:
+    if read_ending(run.series, "ended") is None:
         return f"{how} and was killed after step {steps[-1].step}: this is what was recorded until then."
     planned = job.get("epochs", 0) * job.get("steps_per_epoch", 0)
     if planned and steps[-1].step + 1 < planned:

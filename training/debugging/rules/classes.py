@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.debugging.rules.parameters import RuleError
 from training.debugging.rules.rule import Rule, Verdict
-from training.debugging.rules.selection import number, read_fact, share
+from training.debugging.rules.selection import number, read_ending, read_fact, share
 from training.debugging.series import EVAL, TRAIN, Series
 
 FEWEST_IMAGES = 5  # of a label before its mispredictions say anything
@@ -154,7 +154,7 @@ class Confusion(Rule):
 
     def _is_over(self, series: Series, passes: int) -> bool:
         planned = (read_fact(series, "job") or {}).get("epochs", 1)
-        return passes >= planned or read_fact(series, "ended") is not None
+        return passes >= planned or read_ending(series, "ended") is not None
 
 
 def _label(series: Series, target: int) -> str:

@@ -57,7 +57,7 @@ class VanishingGradient(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightUpdateRatio(Rule):
-    """Fires when mean |update| / (mean |weight| + epsilon) of a tensor leaves the thresholds.
+    """Fires when a weight's mean absolute update over its mean absolute value (+ epsilon) leaves the bounds.
 
     The update is that of one optimizer step; with `num_steps`, the mean over that many recorded steps. Biases
     are left out: they start at zero.

@@ -8,7 +8,7 @@ import numpy as np
 
 from training.debugging.rules.machine import thin
 from training.debugging.rules.rule import Evidence, Rule, Verdict
-from training.debugging.rules.selection import number, read_fact, share, train_steps
+from training.debugging.rules.selection import number, read_ending, read_fact, share, train_steps
 from training.debugging.series import Series
 
 MOST_NAMED = 3  # outliers in a sentence
@@ -29,7 +29,7 @@ class StalledTrainingRule(Rule):
         ends = sorted((step.time, step.step) for step in series.steps)
         if not ends:
             return self.not_applicable("No step has ended yet.")
-        if not any(fact.name == "ended" for fact in series.facts):
+        if read_ending(series, "ended") is None:
             ends.append((max([ends[-1][0], *(sample.time for sample in series.system)]), ends[-1][1]))
         times = np.array([time for time, _ in ends])
         gaps = np.diff(times)

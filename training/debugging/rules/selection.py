@@ -68,6 +68,12 @@ def read_fact(series: Series, name: str) -> Any:
     return next((fact.value for fact in reversed(series.facts) if fact.name == name), None)
 
 
+def read_ending(series: Series, name: str) -> Any:
+    """The fact `ended` or `failure` of the last start; what ended an earlier, resumed one is past."""
+    last = max((step.time for step in series.steps), default=0.0)
+    return next((f.value for f in reversed(series.facts) if f.name == name and f.time >= last), None)
+
+
 def train_steps(series: Series) -> list[Step]:
     """The optimizer steps."""
     return [step for step in series.steps if step.mode == TRAIN]

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from aws.debugger import build_hook_config
 from tests.watched_training import debugging_folder, small_network, train_watched
+from training.recipe import Debugger
 
 
 @pytest.fixture(autouse=True)
@@ -93,25 +96,28 @@ def test_rule_of_ones_own_runs_on_it(written: Path) -> None:
         invoke_rule(GradientBelow(_trial(written), 0.0), raise_eval_cond=True)
 
 
-def test_job_with_a_debughookconfig_writes_what_it_asks_for(tmp_path: Path) -> None:
+def test_job_with_a_debughookconfig_writes_what_its_rules_look_at(tmp_path: Path) -> None:
     from smdebug import modes
 
     tensors = tmp_path / "output" / "tensors"
     config = tmp_path / "input" / "config" / "debughookconfig.json"
     config.parent.mkdir(parents=True)
-    collection = {
-        "CollectionName": "relu_output",
-        "CollectionParameters": {"include_regex": "^2_output", "save_interval": "3"},
-    }
-    content = {"S3OutputPath": "s3://bucket/prefix", "LocalPath": str(tensors)}
-    config.write_text(json.dumps(content | {"CollectionConfigurations": [collection]}))
+    debugger = Debugger(
+        rules=("VanishingGradient", "Overfit", "PoorWeightInitialization", "DeadRelu"), save_interval=3
+    )
+    content = build_hook_config(debugger, "s3://bucket/prefix") | {"LocalPath": str(tensors)}
+    config.write_text(json.dumps(content))
+    network = small_network()
+    network.add_module("relu", nn.ReLU())  # its name is what the documented regexes look for
 
-    train_watched(tmp_path, small_network())
+    train_watched(tmp_path, network)
 
     trial = _trial(tensors)
-    assert trial.tensor_names(collection="relu_output") == ["2_output_0"]
-    assert trial.tensor("2_output_0").steps(mode=modes.TRAIN) == [0, 3]
-    assert trial.tensor("2_output_0").value(0, mode=modes.TRAIN).shape == (8, 8, 16, 16)
+    assert trial.tensor_names(collection="relu_output") == ["relu_output_0"]
+    assert trial.tensor_names(collection="relu_input") == ["relu_input_0"]
+    assert trial.tensor("gradient/Sequential_5.weight").steps(mode=modes.TRAIN) == [0, 3]
+    assert trial.tensor("relu_output_0").value(0, mode=modes.TRAIN).shape == (8, 2)
+    assert len(trial.tensor("CrossEntropyLoss_output_0").steps(mode=modes.EVAL)) == 2
 
 
 def test_job_without_it_writes_nothing(tmp_path: Path) -> None:
