@@ -16,6 +16,7 @@ from training.debugging.series import Series, Step
 MODES = ("EVAL", "TRAIN", "GLOBAL")
 SETTLED = 0.02  # of a validation loss: what it falls by from pass to pass while the network still learns
 WINDOWS = 3  # without progress, before noise can be ruled out
+NOISE = 3.0  # standard errors
 EXPLOSION = 4.0  # times the loss before: no noise rises like that
 
 
@@ -119,10 +120,10 @@ class Overtraining(Rule):
 class LossNotDecreasing(Rule):
     """Fires when the loss of `num_steps` fell by less than `diff_percent`, or rose.
 
-    Compared are the means of adjacent windows of `num_steps`, not single batches: one batch's loss is
-    noise. Less than `diff_percent` below the best window so far WINDOWS times in a row is a stall, unless
-    the loss has fallen to a hundredth or the schedule has let the learning rate go; a rise by
-    `increase_threshold_percent` counts at once when it is more than twice its standard error.
+    Compared are the means of adjacent windows of `num_steps`, not single batches: one batch's loss is noise.
+    Less than `diff_percent` below the best window so far 3 times in a row is a stall, unless the loss has
+    fallen to a hundredth or the schedule has let the learning rate go. A rise over the last 3 windows by
+    `increase_threshold_percent` counts at once when it is more than 3 standard errors.
     """
 
     collection_names: str | None = None  # accepted; there is one loss
@@ -148,12 +149,13 @@ class LossNotDecreasing(Rule):
         resting = self._resting(steps, count) | (means < 0.01 * means[0])
         best, stalled = means[0], 0
         for window in range(1, count):
-            rise = means[window] - means[window - 1]
-            high = self.increase_threshold_percent / 100 * abs(means[window - 1])
-            noise = 2 * math.hypot(errors[window], errors[window - 1])
+            highest = means[max(0, window - WINDOWS) : window].max()
+            rise = means[window] - highest
+            high = self.increase_threshold_percent / 100 * abs(highest)
+            noise = NOISE * math.hypot(errors[window], errors[window - 1])
             stalled = 0 if means[window] < best * (1 - self.diff_percent / 100) else stalled + 1
-            if not rise <= max(high, min(noise, EXPLOSION * abs(means[window - 1]))):
-                return self._issue(ends[window], float(means[window - 1]), float(means[window]), evidence)
+            if not rise <= max(high, min(noise, EXPLOSION * abs(highest))):
+                return self._issue(ends[window], float(highest), float(means[window]), evidence)
             if stalled >= WINDOWS and not resting[window]:
                 return self._issue(ends[window], float(best), float(means[window]), evidence)
             best = min(best, means[window])
