@@ -25,12 +25,12 @@ EXTRA ?=
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
 .PHONY: bootstrap upload tune deploy function status why costs destroy
-.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving chaos known-place
+.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-tuning chaos known-place
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ON=local|docker|aws (train, transform, doctor)  IMAGES=\"$(IMAGES)\""
+	@echo "  ON=local|docker|aws (train, tune, transform, doctor)  IMAGES=\"$(IMAGES)\""
 	@echo "  RECIPE=$(RECIPE)  DATA=folder with train, valid, test  OUT=$(OUT)"
 	@echo "  SET=\"epochs=2 learning_rate=0.05\"  WEIGHTS=state dict  ARTIFACT=model.tar.gz  PORT=$(PORT)"
 
@@ -68,12 +68,17 @@ train: known-place setup ## images -> OUT/model.tar.gz
 	$(if $(on_aws),$(aws) train $(RECIPE) $(settings) $(EXTRA),\
 	$(python) -m local train $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights) $(docker))
 
+tune: known-place setup ## search the recipe's [tuning.ranges] -> OUT/best.toml; then make train RECIPE=OUT/best.toml
+	$(if $(on_aws),$(aws) tune $(RECIPE) $(settings) $(EXTRA) \
+	  $(if $(filter --dry-run,$(EXTRA)),,&& $(aws) best $(RECIPE) --output $(OUT) $(settings)),\
+	$(python) -m local tune $(RECIPE) --data $(DATA) --output $(OUT) $(settings) $(weights) $(docker) $(EXTRA))
+
 serve: known-place setup ## answer /invocations on PORT
 	$(if $(on_aws),@echo "On AWS that is an endpoint: make deploy" >&2; exit 1)
 	$(python) -m local serve --artifact $(artifact) --port $(PORT) $(docker)
 
 transform: known-place setup ## score INPUT (default DATA/test) through the server -> OUT/transform/report.html
-	$(if $(on_aws),$(aws) transform $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(EXTRA),\
+	$(if $(on_aws),$(aws) transform $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) --output $(OUT)/transform $(EXTRA),\
 	$(python) -m local transform --artifact $(artifact) --input $(or $(INPUT),$(DATA)/test) --output $(OUT)/transform $(docker))
 
 doctor: setup ## look DATA over: broken files, duplicates, leaks, shift -> OUT/doctor/doctor.html
@@ -88,9 +93,6 @@ bootstrap: setup ## on AWS: bucket, image repositories and roles, once for an ac
 
 upload: setup ## on AWS: DATA to the bucket; goes on where it was interrupted
 	$(aws) upload $(RECIPE) --data $(DATA)
-
-tune: setup ## on AWS: a hyperparameter tuning job
-	$(aws) tune $(RECIPE) $(settings) $(EXTRA)
 
 deploy: setup ## on AWS: an endpoint for the recipe's model, or for ARTIFACT=
 	$(aws) deploy $(RECIPE) $(if $(ARTIFACT),--artifact $(ARTIFACT)) $(EXTRA)
@@ -137,6 +139,9 @@ chaos: setup ## torment a real server (FORM=--short: 3 minutes; FORM="--soak 30"
 
 setup-sdk: .venv-sdk/installed ## make the environment of the SageMaker SDK, which only test-docker needs
 
+bench-tuning: setup ## a search that shares one pass over the images, and one that stops early (IMAGES_DIR=real images)
+	$(python) -m benchmarks.tuning $(BENCH)
+
 lint: setup ## ruff, mypy --strict, shellcheck, hadolint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -156,6 +161,9 @@ lock: setup ## resolve requirements/*.in into hashed locks
 
 bench-serving: setup ## Kennel and its peers in one run (15 minutes, alone on the machine), or BENCH="--quick"
 	$(python) -m benchmarks.serving $(BENCH)
+
+bench-transform: setup ## whole Batch Transform jobs against the processor's limit (10 minutes, alone), BENCH="--sets dogs"
+	$(python) -m benchmarks.transform $(BENCH)
 
 clean: ## remove build/ (the environments stay)
 	rm -rf build

@@ -26,7 +26,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from artifact.baseline import Baseline
+from artifact.calibration import Calibration
 from artifact.labels import check_labels
+from artifact.looks import Looks
 from artifact.preprocess import Preprocess
 from artifact.signature import PublicKey, SignatureError, verify_signature
 
@@ -83,6 +85,9 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
     baseline: Baseline | None = None  # of the valid split; None where there was none
+    calibration: Calibration | None = None  # on the valid split; None where that was too small
+    looks: Looks | None = None  # of the valid split; None where that was too small
+    explanation: str = ""  # how the graphs can be explained: "cam" where their second output is a feature map
     files: dict[str, str] = field(default_factory=dict)  # path -> sha256
     format_version: str = FORMAT_VERSION
 
@@ -284,7 +289,7 @@ def _verify_manifest(directory: Path, content: bytes, public_key: PublicKey) -> 
 
 
 def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
-    optional = ("metrics", "hyperparameters", "data", "versions", "created")
+    optional = ("metrics", "hyperparameters", "data", "versions", "created", "explanation")
     return Manifest(
         architecture=stored["architecture"],
         labels=check_labels(stored["labels"]),
@@ -302,6 +307,8 @@ def _parse_manifest(stored: Mapping[str, Any]) -> Manifest:
             for row in stored.get("precision_table", ())
         ),
         baseline=_parse_baseline(stored),
+        calibration=Calibration.from_json(stored["calibration"]) if stored.get("calibration") else None,
+        looks=Looks.from_json(stored["looks"]) if stored.get("looks") else None,
         files=stored["files"],
         format_version=str(stored["format_version"]),
         **{name: stored[name] for name in optional if name in stored},

@@ -24,7 +24,7 @@ VERBS = {
     "bootstrap": "bucket, image repositories and roles, once for an account and region",
     "train": "a training job, to its end",
     "tune": "a hyperparameter tuning job, to its end",
-    "transform": "a Batch Transform job over a folder of images in S3",
+    "transform": "a Batch Transform job over a folder of images in S3, fetched and scored",
     "deploy": "an endpoint, new or moved over to a new version, with its scaling",
     "autoscale": "the number of an endpoint's instances follows its load",
     "function": "a Lambda function that asks the endpoint, with warm copies",
@@ -49,12 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    recipes = [read_recipe(path).with_overrides(options.set) for path in options.recipes]
+    recipes = [_read_recipe(path, options) for path in options.recipes]
     if not options.dry_run:
         return commands.run_plans(options.verb, recipes, _asked(options), options)
     plans = {recipe.name: _dry_run(options, recipe) for recipe in recipes}
     print(json.dumps(plans, indent=2))
     return 0
+
+
+def _read_recipe(path: Path, options: argparse.Namespace) -> Recipe:
+    """With its overrides; a tuning job does not search what is overridden."""
+    recipe = read_recipe(path)
+    is_search = options.verb == "tune" and recipe.tuning
+    return recipe.for_search(options.set) if is_search else recipe.with_overrides(options.set)
 
 
 def _dry_run(options: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
@@ -118,6 +125,10 @@ def _add_plan(verbs: Any, name: str) -> None:
     )
     if name == "transform":
         verb.add_argument("--estimate", type=float, metavar="IMAGES_PER_SECOND", help=commands.ESTIMATE_HELP)
+        verb.add_argument("--output", type=Path, help="folder of the scored results; build/RECIPE/transform")
+        verb.add_argument(
+            "--precision", default="", help="that was served, to compare with; default: the model's fastest"
+        )
     if name == "bootstrap":
         verb.add_argument("--template", action="store_true", help="print a CloudFormation template instead")
     _add_place(verb)
@@ -134,6 +145,7 @@ def _add_others(verbs: Any) -> None:
             ("recipe",),
         ),
         ("invoke", "send a picture to the endpoint and print labels", commands.invoke, ("recipe", "picture")),
+        ("best", "what a tuning job found: the best recipe, and a page", commands.best, ("recipe",)),
         ("status", "what this recipe has on AWS", commands.status, ("recipe",)),
         ("logs", "the log of a job or an endpoint", commands.logs, ("name",)),
         ("why", "why a job or an endpoint failed, and what to do", commands.why, ("name",)),

@@ -35,6 +35,7 @@ NOT_YET = (
 PROPAGATION_SECONDS = 60.0
 PAUSE_SECONDS = 4.0
 READ_SECONDS = 70  # longer than the 60 that an invocation may take
+MAX_CONNECTIONS = 32  # uploads and downloads run in 16 threads; botocore keeps 10
 
 
 class Aws:
@@ -97,7 +98,12 @@ class Aws:
     def _client(self, service: str) -> Any:
         if service not in self._clients:
             retries = {"mode": "standard", "total_max_attempts": 5}
-            config = Config(retries=retries, read_timeout=READ_SECONDS, connect_timeout=10)
+            config = Config(
+                retries=retries,
+                read_timeout=READ_SECONDS,
+                connect_timeout=10,
+                max_pool_connections=MAX_CONNECTIONS,
+            )
             try:
                 self._clients[service] = self._session.client(service, config=config)
             except (BotoCoreError, ValueError) as error:

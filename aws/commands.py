@@ -8,6 +8,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aws.destroy import empty_bucket, find_shared, remove
 from aws.doctor import judge
 from aws.doctor_facts import gather
 from aws.endpoint import LOG_GROUP as ENDPOINT_LOGS
+from aws.errors import AwsError
 from aws.execution import Tail, execute
 from aws.explain import LOG_GROUP as PROCESSING_LOGS
 from aws.function_zip import build_archive
@@ -25,15 +27,19 @@ from aws.inventory import find_endpoints, find_resources
 from aws.operator_policies import POLICIES
 from aws.planning import Asked, offline_site, plan, pushed_images
 from aws.site import Site
-from aws.steps import PlanError
+from aws.steps import PlanError, Step
 from aws.template import build_template
 from aws.training_job import LOG_GROUP as TRAINING_LOGS
 from aws.transform_job import LOG_GROUP as TRANSFORM_LOGS
 from aws.transform_job import estimate_minutes
 from aws.transform_job import settings as transform_settings
+from aws.transform_results import fetch_and_score
+from aws.tuning_job import build_tuning_job
+from aws.tuning_results import find_results
 from aws.upload import plan_upload
 from aws.upload import upload as send_files
 from aws.why import explain_failure
+from scoring.comparison import alarm_words
 from training.recipe import Recipe, read_recipe
 
 Command = Callable[[argparse.Namespace], int]
@@ -44,6 +50,13 @@ ESTIMATE_HELP = (
 FLAGS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "upload": {
         "--data": {"type": Path, "required": True, "help": "folder with train, valid and test"},
+    },
+    "best": {
+        "--output": {"type": Path, "required": True, "help": "gets best.toml, report.html, tuning.json"},
+        "--name": {"default": "", "help": "of the tuning job; default: the recipe's own"},
+        "--data": {"default": "", "metavar": "S3", "help": "as given to `tune`"},
+        "--run": {"dest": "run_name", "default": "", "metavar": "ID", "help": "as given to `tune`"},
+        "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "as given to `tune`"},
     },
     "invoke": {"--top": {"type": int, "default": 5, "help": "how many labels"}},
     "costs": {"--expired": {"action": "store_true", "help": "stop endpoints beyond their time to live"}},
@@ -96,10 +109,28 @@ def run_plans(verb: str, recipes: Sequence[Recipe], asked: Asked, options: argpa
         if verb == "function":
             build_archive()
         steps = plan(verb, recipe, site, asked)
-        done = execute(aws, steps, say, wait=not options.no_wait)
+        try:
+            done = execute(aws, steps, say, wait=not options.no_wait)
+        except AwsError:
+            if verb == "transform":  # a job fails for one bad object, and keeps the others' answers
+                with suppress(PlanError, AwsError):
+                    _score(aws, recipe, steps, options)
+            raise
         summary = {outcome: done.count(outcome) for outcome in ("created", "changed", "kept")}
-        print(json.dumps({"recipe": recipe.name, "verb": verb, **summary}))
+        scored = _score(aws, recipe, steps, options) if verb == "transform" and not options.no_wait else {}
+        print(json.dumps({"recipe": recipe.name, "verb": verb, **summary, **scored}))
     return 0
+
+
+def _score(aws: Aws, recipe: Recipe, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:
+    """What is told of a transform job's results."""
+    output = options.output or Path("build") / recipe.name / "transform"
+    scores = fetch_and_score(aws, steps, output, precision=options.precision)
+    alarm = alarm_words(scores["comparison"])
+    if alarm:
+        say(f"ALARM: {alarm}. See {output / 'report.html'}")
+    top1 = scores["top1_accuracy"]["value"]
+    return {"report": str(output / "report.html"), "top1_accuracy": top1, "alarm": bool(alarm)}
 
 
 def estimate(options: argparse.Namespace) -> int:
@@ -217,6 +248,19 @@ def _log_of(aws: Aws, kind: str, name: str, limit: int) -> list[str]:
     tail = Tail(group=group, name=name, lines=deque(maxlen=limit))
     tail.read(aws)
     return list(tail.lines)
+
+
+def best(options: argparse.Namespace) -> int:
+    """What a tuning job found: OUTPUT/best.toml, report.html and tuning.json."""
+    from tuning.summary import write_summary  # it draws: the other verbs do without
+
+    recipe = read_recipe(options.recipe).for_search(options.set)
+    aws = connect(options, recipe)
+    site = find_site(aws, recipe, run=options.run_name)
+    name = options.name or build_tuning_job(recipe, site, data=options.data)["HyperParameterTuningJobName"]
+    results = find_results(aws, name)
+    print(json.dumps(write_summary(results, source=options.recipe, output=options.output)))
+    return 0
 
 
 def costs(options: argparse.Namespace) -> int:

@@ -120,6 +120,7 @@ def _sagemaker(site: Site) -> list[Statement]:
         "Models",
         "ModelPackageGroups",
         "ModelPackages",
+        "TrainingJobsForHyperParameterTuningJob",
     )
     listed += tuple(f"{name}s" for name in JOB_KINDS)
     return [

@@ -20,11 +20,11 @@ from aws.training_job import (
     build_stopping,
     check_pretrained,
 )
-from training.recipe import CategoricalRange, Range, Recipe, Tuning
+from training.recipe import Recipe
+from training.recipe_tuning import CategoricalRange, Range, Tuning
 
 MAX_JOBS = 750  # of a tuning job, but for Random
 MAX_JOBS_RANDOM = 10_000
-MAX_VALUE_CHARACTERS = 256
 SCALES = {"linear": "Linear", "logarithmic": "Logarithmic"}
 RANGE_KEYS = {
     "integer": "IntegerParameterRanges",
@@ -89,19 +89,24 @@ def build_tuning_job(recipe: Recipe, site: Site, *, data: str = "") -> dict[str,
         "ResourceLimits": {
             "MaxNumberOfTrainingJobs": tuning.max_jobs,
             "MaxParallelTrainingJobs": tuning.max_parallel_jobs,
+            **({"MaxRuntimeInSeconds": tuning.max_run_seconds} if tuning.max_run_seconds else {}),
         },
         "ParameterRanges": build_ranges(tuning.ranges),
         "TrainingJobEarlyStoppingType": tuning.early_stopping,
         "RandomSeed": recipe.hyperparameters.seed,
         **_build_strategy(recipe, tuning),
+        **_build_completion(tuning),
     }
-    name = content_name(recipe.name, ["tuning", definition, config, site.run])
+    warm_start = _build_warm_start(tuning)
+    content = ["tuning", definition, config, site.run, *([warm_start] if warm_start else [])]
+    name = content_name(recipe.name, content)
     if training.spot:
         definition["CheckpointConfig"] = {"S3Uri": site.uri(f"checkpoints/{name}")}
     return {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": config,
         "TrainingJobDefinition": definition,
+        **warm_start,
         "Tags": build_tags(recipe),
     }
 
@@ -130,20 +135,38 @@ def _build_strategy(recipe: Recipe, tuning: Tuning) -> dict[str, Any]:
     return {"StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": int(high)}}}
 
 
+def _build_completion(tuning: Tuning) -> dict[str, Any]:
+    """TuningJobCompletionCriteria: what ends the search before its last trial."""
+    criteria: dict[str, Any] = {}
+    if tuning.target is not None:
+        criteria["TargetObjectiveMetricValue"] = tuning.target
+    if tuning.max_jobs_not_improving:
+        most = {"MaxNumberOfTrainingJobsNotImproving": tuning.max_jobs_not_improving}
+        criteria["BestObjectiveNotImproving"] = most
+    if tuning.stop_when_converged:
+        criteria["ConvergenceDetected"] = {"CompleteOnConvergence": "Enabled"}
+    return {"TuningJobCompletionCriteria": criteria} if criteria else {}
+
+
+def _build_warm_start(tuning: Tuning) -> dict[str, Any]:
+    """WarmStartConfig. Parents have as many hyperparameters as this job: every one is always sent."""
+    if not tuning.warm_start:
+        return {}
+    parents = [{"HyperParameterTuningJobName": name} for name in tuning.warm_start]
+    return {
+        "WarmStartConfig": {
+            "ParentHyperParameterTuningJobs": parents,
+            "WarmStartType": tuning.warm_start_type,
+        }
+    }
+
+
 def _check_limits(tuning: Tuning) -> None:
     most = MAX_JOBS_RANDOM if tuning.strategy == "Random" else MAX_JOBS
     if tuning.max_jobs > most:
         raise PlanError(
             f"[tuning] max_jobs={tuning.max_jobs}: {tuning.strategy} takes at most {most}. Lower it."
         )
-    for name, values in tuning.ranges.items():
-        if isinstance(values, CategoricalRange):
-            long = [text for text in map(_text, values.values) if len(text) > MAX_VALUE_CHARACTERS]
-            if long:
-                raise PlanError(
-                    f"[tuning.ranges.{name}]: {long[0][:30]!r}... is longer than {MAX_VALUE_CHARACTERS} "
-                    "characters."
-                )
 
 
 def _tuning(recipe: Recipe) -> Tuning:

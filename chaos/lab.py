@@ -81,10 +81,10 @@ class Peak:
     p99: float  # seconds
 
 
-async def measure_peak(lab: Lab, server: Server) -> Peak:
+async def measure_peak(lab: Lab, server: Server, *, connections: int = 0) -> Peak:
     """Goodput and p99 with all connections busy, after settling."""
-    seconds = lab.pick(short=3, long=10)
-    async with closed_loop(lab.target(server), connections=lab.connections) as ledger:
+    seconds = lab.pick(short=4, long=10)
+    async with closed_loop(lab.target(server), connections=connections or lab.connections) as ledger:
         await asyncio.sleep(SETTLE_SECONDS)
         start = time.monotonic()
         await asyncio.sleep(seconds)

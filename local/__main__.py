@@ -1,4 +1,4 @@
-"""`python -m local train|serve|transform|smoke|data`: the containers' executables as plain processes.
+"""`python -m local train|tune|serve|transform|smoke|data`: the containers' executables as plain processes.
 
 With --docker the real containers.
 """
@@ -21,8 +21,10 @@ from local.platform import LocalError, forward_signals
 from local.smoke import format_table, run_smoke
 from local.training_job import run_training_job
 from local.transform_command import add_transform_options, run_transform
+from local.tuning_command import add_tuning_options, run_tuning
 from training.hyperparameters import HyperparameterError
 from training.recipe import RecipeError, read_recipe
+from tuning.results import ResultsError
 
 TRAINING_IMAGE = "kennel/training:local"  # as `make build` names the last ones made here
 SERVING_IMAGE = "kennel/serving-cpu:local"
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return int(options.run(options))
-    except (LocalError, BundleError, DownloadError, RecipeError, HyperparameterError) as error:
+    except (LocalError, BundleError, DownloadError, RecipeError, HyperparameterError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -59,6 +61,10 @@ def _train(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    return run_tuning(options, _training_image(options))
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -129,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--weights", type=Path, help="state dict to initialize the backbone from")
     _add_docker(train)
     train.set_defaults(run=_train)
+
+    tune = verbs.add_parser("tune", help="search the recipe's [tuning.ranges] -> OUTPUT/best.toml")
+    add_tuning_options(tune)
+    _add_docker(tune)
+    tune.set_defaults(run=_tune)
 
     serve = verbs.add_parser("serve", help="answer /ping and /invocations until Ctrl-C")
     serve.add_argument("--artifact", type=Path, required=True, help="model.tar.gz, or its unpacked folder")

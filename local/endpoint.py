@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import shutil
 import subprocess
 import tempfile
 import time
@@ -96,9 +97,15 @@ class _Server:
 def _process(model_dir: Path, port: int, variables: dict[str, str]) -> _Server:
     settings = {"KENNEL_MODEL_DIR": str(model_dir.resolve()), "SAGEMAKER_BIND_TO_PORT": str(port)}
     return _Server(
-        command=[str(REPOSITORY / "container" / "serve")],
+        command=[*_ending_with_us(), str(REPOSITORY / "container" / "serve")],
         environment=container_environment(serving_python(), **(settings | variables)),
     )
+
+
+def _ending_with_us() -> list[str]:
+    """A server in a session of its own would outlive a job that is killed (SIGKILL); Linux can tell it."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
 
 def _container(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -15,6 +15,11 @@ from serving.messages import CSV, JSON, JSON_LINES, NPY, describe, encode_json
 
 # One picture's (num_classes,) log-probabilities, or why it has none.
 Row = NDArray[np.float32] | RequestError
+
+
+# What else one picture's `{"predictions": [...]}` holds.
+Remark = Mapping[str, Any]
+NO_REMARK: Remark = {}
 
 
 class Prediction(TypedDict):
@@ -44,24 +49,34 @@ def check_answer(answer_type: str, top: int | None) -> None:
 
 
 def encode_one(
-    log_probabilities: NDArray[np.float32], answer_type: str, labels: Sequence[str], top: int | None
+    log_probabilities: NDArray[np.float32],
+    answer_type: str,
+    labels: Sequence[str],
+    top: int | None,
+    remark: Remark = NO_REMARK,
 ) -> bytes:
     """The answer about one picture's (num_classes,): in JSON `[[log p, ...]]` or `{"predictions": [...]}`."""
     if answer_type == JSON:
-        item = _item(log_probabilities, labels, top)
+        item = _item(log_probabilities, labels, top, remark)
         return encode_json([item] if top is None else item)
-    return encode_many([log_probabilities], answer_type, labels, top)
+    return encode_many([log_probabilities], answer_type, labels, top, [remark])
 
 
-def encode_many(rows: Sequence[Row], answer_type: str, labels: Sequence[str], top: int | None) -> bytes:
+def encode_many(
+    rows: Sequence[Row],
+    answer_type: str,
+    labels: Sequence[str],
+    top: int | None,
+    remarks: Sequence[Remark] | None = None,
+) -> bytes:
     """The answer about many: a JSON list of what one alone would get, a line or an array row each, in order.
 
     An error is `{"error": {...}}`, in CSV `error,code,message`, in an array a row of NaN.
     """
     if answer_type == JSON:
-        return encode_json([_item(row, labels, top) for row in rows])
+        return encode_json(_items(rows, labels, top, remarks))
     if answer_type == JSON_LINES:
-        return b"".join(encode_json(_item(row, labels, top)) + b"\n" for row in rows)
+        return b"".join(encode_json(item) + b"\n" for item in _items(rows, labels, top, remarks))
     if answer_type == CSV:
         return _encode_csv([_fields(row, labels, top) for row in rows])
     assert answer_type == NPY, answer_type  # codec.parse_accept offers nothing else
@@ -71,12 +86,20 @@ def encode_many(rows: Sequence[Row], answer_type: str, labels: Sequence[str], to
     return buffer.getvalue()
 
 
-def _item(row: Row, labels: Sequence[str], top: int | None) -> Any:
+def _items(
+    rows: Sequence[Row], labels: Sequence[str], top: int | None, remarks: Sequence[Remark] | None
+) -> list[Any]:
+    if remarks is None:
+        return [_item(row, labels, top, NO_REMARK) for row in rows]
+    return [_item(row, labels, top, remark) for row, remark in zip(rows, remarks, strict=True)]
+
+
+def _item(row: Row, labels: Sequence[str], top: int | None, remark: Remark) -> Any:
     if isinstance(row, RequestError):
         return {"error": describe(row.code, row.message, row.hint)}
     if top is None:
         return row.tolist()
-    return {"predictions": rank_labels(row, labels, limit=top)}
+    return {"predictions": rank_labels(row, labels, limit=top), **remark}
 
 
 def _fields(row: Row, labels: Sequence[str], top: int | None) -> list[Any]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
 
-from serving.errors import BadRequest, NotAcceptable, UnsupportedContentType
-from serving.messages import CSV, JSON, JSON_LINES, MULTIPART, NPY
+from serving.errors import BadRequest, NotAcceptable, NotExplainable, UnsupportedContentType
+from serving.messages import CSV, JSON, JSON_LINES, MULTIPART, NPY, PNG
 
 PICTURE = "image/*"
 # One type holds for a whole Batch Transform job, so the bytes decide what they are, not this header.
@@ -81,3 +81,25 @@ def parse_top(text: str) -> int:
             f"top={text!r} is not a count of labels.", hint="Send a whole number from 1 on, as top=5."
         )
     return int(text[:9])
+
+
+def wants_explanation(accept: str | None, custom_attributes: str | None, *, method: str) -> bool:
+    """Whether a request is for the process that explains; `method` is the manifest's, empty for none.
+
+    Raises NotExplainable where it is asked for by name and the network has none.
+    """
+    if "explain" in (custom_attributes or "") and "explain" in parse_custom_attributes(custom_attributes):
+        if not method:
+            raise NotExplainable(
+                "This network has no class-activation map.",
+                hint="It takes a global average before the head (as in cnn, resnet, densenet, mobilenet, "
+                "efficientnet) and an artifact exported since Kennel explains; leave out explain=.",
+            )
+        return True
+    return bool(method) and "image/" in (accept or "") and prefers_png(accept)
+
+
+def prefers_png(accept: str | None) -> bool:
+    """A picture ahead of every type that predictions come in."""
+    liked = parse_accept_header(accept or "", MIMEAccept)
+    return "image/" in (accept or "") and liked.best_match([*ANSWER_TYPES, PNG]) == PNG

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,10 +36,11 @@ class OpenVinoPredictor:
     def __init__(
         self, bundle: Bundle, *, precision: str, num_threads: int, cache_dir: Path | None = None
     ) -> None:
+        self.manifest = bundle.manifest
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
-        compiled = _compile(bundle, precision, num_threads, GraphCache(cache_dir))
+        compiled = _compile(bundle, precision, num_threads, GraphCache(cache_dir), _logits_only)
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
 
@@ -49,8 +51,44 @@ class OpenVinoPredictor:
         return np.asarray(log_softmax(logits), dtype=np.float32)
 
 
-def _compile(bundle: Bundle, precision: str, num_threads: int, cache: GraphCache) -> openvino.CompiledModel:
-    """The graph for one stream on this processor, from the cache where it was compiled before."""
+class OpenVinoExplainer(OpenVinoPredictor):
+    """Predicts and explains: the last feature map is a second output, the head a graph of its own."""
+
+    def __init__(
+        self, bundle: Bundle, *, precision: str, num_threads: int, cache_dir: Path | None = None
+    ) -> None:
+        self.manifest = bundle.manifest
+        self.labels = bundle.manifest.labels
+        self.preprocess = bundle.manifest.preprocess
+        self.precision = precision
+        cache = GraphCache(cache_dir)
+        whole, head = (_compile(bundle, precision, num_threads, cache, part) for part in (_whole, _head_only))
+        self._request, self._head = whole.create_infer_request(), head.create_infer_request()
+        self._lock = threading.Lock()
+
+    def explain(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(crop, crop, 3) RGB -> (num_classes,) log-probabilities and (num_classes, height, width) logits.
+
+        The latter are the head's answers to each place's features alone: class-activation maps.
+        """
+        with self._lock:
+            outputs = self._request.infer({0: pixels[np.newaxis]})
+            logits, features = np.array(outputs[0]), np.array(outputs[1][0])  # copies
+            channels, height, width = features.shape
+            places = features.reshape(channels, height * width).T.reshape(-1, channels, 1, 1)
+            maps = np.array(self._head.infer({0: np.ascontiguousarray(places)})[0])
+        log_probabilities = np.asarray(log_softmax(logits)[0], dtype=np.float32)
+        return log_probabilities, maps.T.reshape(-1, height, width)
+
+
+def _compile(
+    bundle: Bundle,
+    precision: str,
+    num_threads: int,
+    cache: GraphCache,
+    part: Callable[[openvino.Model], openvino.Model],
+) -> openvino.CompiledModel:
+    """A part of the graph for one stream on this processor, from the cache where it was compiled before."""
     chosen = bundle.manifest.precisions[precision]
     files = [chosen.graph, str(Path(chosen.graph).with_suffix(".bin"))]
     verify_files(bundle, files)
@@ -64,13 +102,33 @@ def _compile(bundle: Bundle, precision: str, num_threads: int, cache: GraphCache
     core = openvino.Core()
     device = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     checksums = [bundle.manifest.files[name] for name in files]
-    key = [openvino.__version__, device, options, checksums]
+    key = [openvino.__version__, device, options, checksums, part.__name__]
     if blob := cache.read(key):
         with suppress(RuntimeError):  # it is compiled again
             return core.import_model(blob, "CPU", options)
-    compiled = core.compile_model(_read_graph(bundle, precision), "CPU", options)
+    compiled = core.compile_model(part(_read_graph(bundle, precision)), "CPU", options)
     cache.write(key, compiled.export_model().getvalue())
     return compiled
+
+
+def _whole(graph: openvino.Model) -> openvino.Model:
+    return graph
+
+
+def _logits_only(graph: openvino.Model) -> openvino.Model:
+    """Without the feature map: it would cost a copy, and hinder fusions."""
+    return openvino.Model([graph.output(0)], graph.get_parameters())
+
+
+def _head_only(graph: openvino.Model) -> openvino.Model:
+    """From the feature map of one place, (N, channels, 1, 1), to its logits: the average of one is itself."""
+    features = graph.output(1).get_node().input(0).get_source_output()
+    channels = features.get_partial_shape()[1].get_length()
+    place = openvino.op.Parameter(openvino.Type.f32, openvino.PartialShape([-1, channels, 1, 1]))
+    for consumer in features.get_target_inputs():
+        if consumer.get_node().get_type_name() != "Result":
+            consumer.replace_source_output(place.output(0))
+    return openvino.Model([graph.output(0)], [place])
 
 
 def _read_graph(bundle: Bundle, precision: str) -> openvino.Model:

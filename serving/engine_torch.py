@@ -10,12 +10,14 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch.overrides import TorchFunctionMode
 
 from artifact.bundle import WEIGHTS, Bundle, verify_files
 from artifact.network import PixelNetwork, build_network
@@ -43,6 +45,7 @@ class TorchPredictor:
                 f"KENNEL_PRECISION={precision!r} is not for KENNEL_ENGINE=torch, which computes "
                 f"{' or '.join(PRECISIONS)}; unset it, or serve on the processor."
             )
+        self.manifest = bundle.manifest
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
@@ -50,7 +53,7 @@ class TorchPredictor:
         torch.set_num_threads(num_threads)
         # fp32 means fp32: TF32 convolutions answer 1e-3 away from the trainer.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        self._network = _load_network(bundle).to(self._device).to(memory_format=torch.channels_last)
+        self._network = load_network(bundle).to(self._device).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
         self._graphs: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {}
         on_gpu = self._device.type == "cuda"
@@ -82,6 +85,55 @@ class TorchPredictor:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: torch.Tensor = self._network(pixels)
         return logits.float()
+
+
+class TorchExplainer(TorchPredictor):
+    """Predicts and explains, one picture at a time; as engine_openvino.OpenVinoExplainer."""
+
+    def __init__(self, bundle: Bundle, *, precision: str, num_threads: int) -> None:
+        super().__init__(bundle, precision=precision, num_threads=num_threads)
+        self.concurrency = 1
+
+    def explain(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(crop, crop, 3) RGB -> (num_classes,) log-probabilities and (num_classes, height, width) logits.
+
+        The latter are the head's answers to each place's features alone: class-activation maps.
+        """
+        one = torch.from_numpy(pixels[np.newaxis]).to(self._device)
+        with self._lock, torch.inference_mode():
+            with _Averages() as averages:
+                self._forward(one)
+            with _Averages(split=averages.count) as averages:  # the last one is the head's
+                logits = self._forward(one).cpu().numpy()
+        log_probabilities = np.asarray(log_softmax(logits[:1])[0], dtype=np.float32)
+        return log_probabilities, np.ascontiguousarray(logits[1:].T).reshape(-1, *averages.shape)
+
+
+class _Averages(TorchFunctionMode):
+    """Counts the averages over all places of a feature map; of the one numbered `split` each place too."""
+
+    def __init__(self, split: int = 0) -> None:
+        super().__init__()
+        self.count = 0
+        self.shape: tuple[int, int] = (0, 0)  # height, width of the feature map that was split
+        self._split = split
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        """A batch of 1 becomes 1 + height x width: the average, then the places as if each were one."""
+        result = function(*arguments, **(named or {}))
+        if getattr(function, "__name__", "") not in ("adaptive_avg_pool2d", "avg_pool2d", "mean"):
+            return result
+        features = arguments[0]
+        if features.ndim != 4 or features[0, 0].numel() == 1 or result[0].numel() != features.shape[1]:
+            return result
+        self.count += 1
+        if self.count != self._split:
+            return result
+        self.shape = (features.shape[2], features.shape[3])
+        places = features[0].flatten(1).T.reshape(-1, *result.shape[1:])
+        return torch.cat([result, places])
 
 
 def capture_graph(
@@ -141,7 +193,7 @@ def _find_device() -> torch.device:
     return torch.device("cpu")
 
 
-def _load_network(bundle: Bundle) -> PixelNetwork:
+def load_network(bundle: Bundle) -> PixelNetwork:
     """The artifact's weights in its architecture. Raises GraphError where they do not fit."""
     manifest = bundle.manifest
     path = bundle.path(WEIGHTS)

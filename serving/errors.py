@@ -13,6 +13,8 @@ RequestError                          StartError
 ├── UnsupportedContentType      415
 │   └── UnsupportedImage        415
 ├── UrlFailed                   422
+├── NotExplainable              422
+├── NotCalibrated               422
 ├── ClientGone                  499
 ├── ServerFailed                500
 └── Unavailable                 503
@@ -101,6 +103,20 @@ class UnsupportedImage(UnsupportedContentType):
     """The bytes are a known kind of file that is not opened."""
 
     code = "unsupported_image"
+
+
+class NotExplainable(RequestError):
+    """The network cannot say which places of the picture spoke for its answer."""
+
+    status = 422
+    code = "not_explainable"
+
+
+class NotCalibrated(RequestError):
+    """The artifact does not know when to abstain."""
+
+    status = 422
+    code = "not_calibrated"
 
 
 class UrlFailed(RequestError):

@@ -9,10 +9,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import gevent
+from gunicorn.http.body import Body
 from gunicorn.workers.ggevent import GeventWorker
 
 from serving import boot
 
+MAX_READ_STEP = 1 << 20
 LINGER_SECONDS = 1.0  # for a request that is on its way over an idle connection
 
 
@@ -45,6 +47,19 @@ class _IdleConnection:
             gevent.kill(self._greenlet, _ClosedWhileIdle)
 
 
+class _Body(Body):
+    """A request's body, read in large pieces: gunicorn's own copies what it has read ahead at every step."""
+
+    answered = False
+
+    def read(self, size: int | None = None) -> bytes:
+        """As a file's; what is left after the answer gunicorn asks for by the KiB, to throw it away."""
+        if size is None or size < 0 or self.buf.tell():
+            return bytes(super().read(size))
+        size = MAX_READ_STEP if self.answered else size
+        return bytes(self._read_reader(size))  # type: ignore[attr-defined] # the stubs are older
+
+
 class Front(GeventWorker):
     """The HTTP process: a greenlet per connection, so that slow clients cost no core."""
 
@@ -55,6 +70,14 @@ class Front(GeventWorker):
     def timeout_ctx(self) -> _IdleConnection:  # type: ignore[override] # the stubs say None
         """Around the wait for the next request."""
         return _IdleConnection(self)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """One request of a connection."""
+        req.body = _Body(req.body.reader)
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            req.body.answered = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: requests in hand are finished, each connection is closed after its answer."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,19 @@ from artifact.bundle import Bundle, Manifest, open_bundle, read_golden
 from artifact.libtiff import set_libtiff_handlers
 from artifact.preprocess import Preprocess
 from artifact.signature import PublicKey
+from serving.abstaining import Judge, build_judge, parse_risk
 from serving.allocator import fix_thresholds
 from serving.answers import Row, check_answer, encode_many, encode_one
 from serving.codec import parse_accept, parse_content_type, parse_custom_attributes, parse_top
 from serving.errors import BadRequest, GoldenMismatch, RequestError, SettingsError
+from serving.explain import DEFAULT_TOP, Explainer, explain
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
     JSON,
     JSON_LINES,
     Answer,
     Query,
-    error_answer,
+    internal_error_answer,
     refusal_answer,
 )
 from serving.options import Options
@@ -37,7 +39,7 @@ from serving.overrides import (
     read_request_body,
     read_response,
 )
-from serving.pictures import Source, read_pictures
+from serving.pictures import Pictures, Source, read_pictures
 from serving.settings import AUTO
 from serving.telemetry import timed
 
@@ -96,6 +98,24 @@ def model_fn(
     )
 
 
+def load_explainer(
+    model_dir: Path,
+    *,
+    engine: str = "openvino",
+    precision: str = AUTO,
+    num_threads: int = 1,
+    cache_dir: Path | None = None,
+    public_key: PublicKey | None = None,
+) -> Predictor:
+    """As model_fn, of an artifact that can be explained, with `explain` besides `predict`."""
+    set_libtiff_handlers()
+    fix_thresholds()
+    bundle = open_bundle(model_dir, public_key=public_key)
+    explainer = _load(bundle, engine, precision, num_threads, cache_dir, explains=True)
+    check_golden_answer(explainer, bundle)
+    return explainer
+
+
 def respond(
     query: Query, predictor: Predictor, options: Options = DEFAULTS, *, max_pixels: int | None = None
 ) -> Answer:
@@ -105,24 +125,24 @@ def respond(
     try:
         if isinstance(predictor, OverriddenPredictor):
             return _run_overrides(query, predictor, options)
+        if isinstance(predictor, Explainer):
+            return explain(query, predictor, options)
         return _predict(query, predictor, options)
     except RequestError as error:
         logger.info("event=refused status=%d code=%s", error.status, error.code)
         return refusal_answer(error)
     except Exception as error:  # the last handler: the traceback goes to the log and not to the client
         logger.error("event=failed", exc_info=error)
-        return error_answer(
-            500,
-            "internal_error",
-            "The server failed on this request.",
-            "The traceback is in the container's log.",
-        )
+        return internal_error_answer()
 
 
 def _predict(query: Query, predictor: Predictor, options: Options) -> Answer:
-    answer_type, top, headers = _read_wishes(query)
+    answer_type, top, headers, risk = _read_wishes(query)
     pictures = read_pictures(query.body, query.content_type, predictor.preprocess, options)
-    if pictures.is_one:
+    if risk is not None:
+        judge = build_judge(risk, getattr(predictor, "manifest", None), answer_type)
+        body = _predict_judged(pictures, predictor, judge, answer_type, top or DEFAULT_TOP)
+    elif pictures.is_one:
         with timed("decode"):
             pixels = pictures.sources[0]()
         row = predict_fn(pixels[np.newaxis], predictor)[0]
@@ -135,8 +155,28 @@ def _predict(query: Query, predictor: Predictor, options: Options) -> Answer:
     return Answer(200, {"Content-Type": answer_type} | headers, body)
 
 
-def _read_wishes(query: Query) -> tuple[str, int | None, dict[str, str]]:
-    """The answer's content type, its `top`, and the headers that go back with it. Raises RequestError."""
+def _predict_judged(
+    pictures: Pictures, predictor: Predictor, judge: Judge, answer_type: str, top: int
+) -> bytes:
+    rows = predict_each(judge.watch(pictures.sources), predictor)
+    if pictures.is_one and isinstance(rows[0], RequestError):
+        raise rows[0]
+    rows = judge.calibrate(rows)
+    with timed("encode"):
+        if pictures.is_one and not isinstance(rows[0], RequestError):
+            return encode_one(rows[0], answer_type, predictor.labels, top, judge.remark(rows)[0])
+        return encode_many(rows, answer_type, predictor.labels, top, judge.remark(rows))
+
+
+class _Wishes(NamedTuple):
+    answer_type: str
+    top: int | None
+    headers: dict[str, str]  # that go back with the answer
+    risk: float | None  # of `abstain`
+
+
+def _read_wishes(query: Query) -> _Wishes:
+    """What the headers ask for. Raises RequestError."""
     is_lines = parse_content_type(query.content_type).kind == JSON_LINES
     answer_type, top = parse_accept(query.accept, default=JSON_LINES if is_lines else JSON)
     attributes = parse_custom_attributes(query.custom_attributes)
@@ -144,8 +184,9 @@ def _read_wishes(query: Query) -> tuple[str, int | None, dict[str, str]]:
     if "top" in attributes:
         top = parse_top(attributes["top"])
         headers[CUSTOM_ATTRIBUTES] = f"top={top}"
+    risk = parse_risk(attributes["abstain"]) if "abstain" in attributes else None
     check_answer(answer_type, top)
-    return answer_type, top, headers
+    return _Wishes(answer_type, top, headers, risk)
 
 
 def _run_overrides(query: Query, predictor: OverriddenPredictor, options: Options) -> Answer:
@@ -167,7 +208,7 @@ def _run_overrides(query: Query, predictor: OverriddenPredictor, options: Option
     else:
         prediction = call_stage(overrides.predict_fn, data, predictor.model)
     if overrides.output_fn is None:
-        answer_type, top, headers = _read_wishes(query)
+        answer_type, top, headers, _ = _read_wishes(query)
         body = output_fn(prediction, answer_type, predictor.labels, top)[0]
         return Answer(200, {"Content-Type": answer_type} | headers, body)
     body, answer_type = read_response(call_stage(overrides.output_fn, prediction, accept), accept)
@@ -216,19 +257,27 @@ def output_fn(
     return encode_many(list(log_probabilities), accept, labels, top), accept
 
 
-def _load(bundle: Bundle, engine: str, wanted: str, num_threads: int, cache_dir: Path | None) -> Predictor:
+def _load(
+    bundle: Bundle,
+    engine: str,
+    wanted: str,
+    num_threads: int,
+    cache_dir: Path | None,
+    *,
+    explains: bool = False,
+) -> Predictor:
     """Imports here: no image has both libraries."""
     if engine == "torch":
         from serving import engine_torch
 
         precision = choose_precision(bundle.manifest, wanted, native=engine_torch.native_precisions())
-        return engine_torch.TorchPredictor(bundle, precision=precision, num_threads=num_threads)
+        chosen = engine_torch.TorchExplainer if explains else engine_torch.TorchPredictor
+        return chosen(bundle, precision=precision, num_threads=num_threads)
     from serving import engine_openvino
 
     precision = choose_precision(bundle.manifest, wanted, native=engine_openvino.native_precisions())
-    return engine_openvino.OpenVinoPredictor(
-        bundle, precision=precision, num_threads=num_threads, cache_dir=cache_dir
-    )
+    kind = engine_openvino.OpenVinoExplainer if explains else engine_openvino.OpenVinoPredictor
+    return kind(bundle, precision=precision, num_threads=num_threads, cache_dir=cache_dir)
 
 
 def choose_precision(manifest: Manifest, wanted: str, *, native: Collection[str]) -> str:

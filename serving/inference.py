@@ -1,4 +1,4 @@
-"""A process that predicts: `python -m serving.inference`, with standard input for its socket.
+"""A process that predicts: `python -m serving.inference [explain]`, with standard input for its socket.
 
 The HTTP side starts one per core (serving/pool.py) and sends it whole requests. It holds no state worth
 saving: killed, it is replaced, and what it had in hand goes to another.
@@ -15,20 +15,23 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from artifact.bundle import BundleError, Manifest, open_bundle
 from serving import logs, wire
 from serving.errors import StartError
-from serving.handler import Predictor, model_fn, respond
-from serving.messages import Query
+from serving.handler import Predictor, load_explainer, model_fn, respond
+from serving.messages import TIMING, Query
 from serving.options import Options, build_options
 from serving.overrides import OverriddenPredictor
+from serving.processes import EXPLAIN
 from serving.settings import read_settings
 from serving.telemetry import WatchedPredictor, collect
 
 JOBS_FD = 0
 NICENESS = 5  # below the HTTP side, which then answers /ping at once on saturated cores
+EXPLAINING_NICENESS = 19  # predictions go first
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -36,30 +39,32 @@ def main() -> None:
     """Load the model, say so, and answer until the socket closes."""
     sock = socket.socket(fileno=JOBS_FD)
     sock.setblocking(True)  # made by gevent it is not
+    channel = wire.Channel(sock)
     _depend_on_parent()
     faulthandler.enable()  # the HTTP side ends a stuck process with SIGABRT: its stacks go to the log
     settings = read_settings(os.environ)
     logs.configure(settings.log_level, settings.log_format)
-    os.nice(NICENESS)
+    explains = sys.argv[1:] == [EXPLAIN]
+    os.nice(EXPLAINING_NICENESS if explains else NICENESS)
+    load = load_explainer if explains else partial(model_fn, allow_code=settings.allow_code)
     try:
-        predictor = model_fn(
+        predictor = load(
             settings.model_dir,
             engine=settings.engine,
             precision=settings.precision,
             num_threads=settings.threads_per_worker,
             cache_dir=settings.graph_cache,
             public_key=settings.public_key,
-            allow_code=settings.allow_code,
         )
         manifest = open_bundle(settings.model_dir).manifest
     except (StartError, BundleError, OSError) as error:
-        wire.send(sock, {"error": f"Kennel cannot start: {error}"})
+        channel.send({"error": f"Kennel cannot start: {error}"})
         return
-    wire.send(sock, {"ready": describe(predictor, manifest, engine=settings.engine)})
-    if not isinstance(predictor, OverriddenPredictor):
+    channel.send({"ready": describe(predictor, manifest, engine=settings.engine)})
+    if not isinstance(predictor, OverriddenPredictor) and not explains:
         predictor = WatchedPredictor(predictor, manifest.baseline)
     with suppress(EOFError, OSError):  # the HTTP side is gone
-        serve(sock, predictor, build_options(settings))
+        serve(channel, predictor, build_options(settings))
 
 
 def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[str, Any]:
@@ -75,16 +80,30 @@ def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[s
             manifest.created,
         ],
         "baseline": manifest.baseline.counts() if manifest.baseline else {},
+        "card": build_card(predictor, manifest),
+        "explanation": "" if isinstance(predictor, OverriddenPredictor) else manifest.explanation,
     }
 
 
-def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
+def build_card(predictor: Predictor, manifest: Manifest) -> dict[str, Any]:
+    """The model in short, for people."""
+    return {
+        "architecture": manifest.architecture,
+        "labels": list(predictor.labels),
+        "metrics": manifest.metrics,
+        "precision": predictor.precision,
+        "created": manifest.created,
+        "explanation": "" if isinstance(predictor, OverriddenPredictor) else manifest.explanation,
+    }
+
+
+def serve(channel: wire.Channel, predictor: Predictor, options: Options) -> None:
     """Answer request after request. Raises EOFError when the HTTP side closes the socket."""
     lock = threading.Lock()
 
     def say(fields: dict[str, Any], body: bytes = b"") -> None:
         with lock:
-            wire.send(sock, fields, body)
+            channel.send(fields, body)
 
     def answer(fields: dict[str, Any], body: bytes) -> None:
         # A thousand pictures may take minutes: each second it says that it is not stuck.
@@ -93,17 +112,17 @@ def serve(sock: socket.socket, predictor: Predictor, options: Options) -> None:
         reply = {
             "id": fields["id"],
             "status": answer.status,
-            "headers": answer.headers,
+            "headers": answer.headers | {TIMING: notes.timing()},
             "report": notes.report(),
         }
         say(reply, answer.body)
 
     if predictor.concurrency == 1:
         while True:
-            answer(*wire.receive(sock))
+            answer(*channel.receive())
     with ThreadPoolExecutor(predictor.concurrency) as threads:
         while True:
-            threads.submit(answer, *wire.receive(sock))
+            threads.submit(answer, *channel.receive())
 
 
 def _depend_on_parent() -> None:

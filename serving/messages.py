@@ -16,11 +16,13 @@ JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 NPY = "application/x-npy"
 MULTIPART = "multipart/form-data"
+PNG = "image/png"  # of explanations only
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 
 PROCESS = "X-Kennel-Worker"  # index and pid of the process that answered
 REQUEST_ID = "X-Request-Id"
+TIMING = "Server-Timing"  # https://www.w3.org/TR/server-timing/: milliseconds of each stage
 
 
 class Report(NamedTuple):
@@ -59,6 +61,16 @@ def refusal_answer(error: RequestError) -> Answer:
     if isinstance(error, Unavailable):
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
+
+
+def internal_error_answer() -> Answer:
+    """Our fault, in one form wherever it is caught."""
+    return error_answer(
+        500,
+        "internal_error",
+        "The server failed on this request.",
+        "The traceback is in the container's log.",
+    )
 
 
 def describe(code: str, message: str, hint: str) -> dict[str, str]:

@@ -81,8 +81,9 @@ class Metrics:
         )
         self._baseline: Mapping[str, Sequence[int]] = {}
         self._drift = DriftWindow({})
-        for stage in STAGES:
-            self.stages.labels(stage)
+        # `labels` takes longer than counting does.
+        self._stages_by = {stage: self.stages.labels(stage) for stage in STAGES}
+        self._requests_by: dict[tuple[str, str], Counter] = {}
 
     def describe_model(self, model: Model, baseline: Mapping[str, Sequence[int]]) -> None:
         """Once the model is known; `baseline` is `artifact.baseline.Baseline.counts()`, {} without one."""
@@ -95,7 +96,10 @@ class Metrics:
 
     def count_request(self, path: str, status: int) -> None:
         """A request was answered."""
-        self.requests.labels(path if path in ROUTES else OTHER, str(status)).inc()
+        key = (path if path in ROUTES else OTHER, str(status))
+        if key not in self._requests_by:
+            self._requests_by[key] = self.requests.labels(*key)
+        self._requests_by[key].inc()
 
     def record(
         self,
@@ -105,7 +109,7 @@ class Metrics:
     ) -> None:
         """A `serving.telemetry.Report`, unpacked: it came with an answer."""
         for stage, seconds in stages:
-            self.stages.labels(stage).observe(seconds)
+            self._stages_by[stage].observe(seconds)
         for size in batches:
             self.batch_size.observe(size)
         for signal, chosen in self._drift.add(pictures) if self._baseline else ():

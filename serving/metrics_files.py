@@ -43,11 +43,13 @@ def remove_directory(directory: Path | None) -> None:
 
 
 def forget_process(pid: int) -> None:
-    """gunicorn's master, after a process died: its gauges (queue, in flight) end, its counters stay."""
-    from prometheus_client.multiprocess import mark_process_dead
+    """gunicorn's master, after a process died: its gauges (queue, in flight) end, its counters stay.
 
-    if VARIABLE in os.environ:
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    Without prometheus_client's own function for it: processes forked from a master that had imported the
+    library could no longer choose to count in memory.
+    """
+    for path in Path(os.environ[VARIABLE]).glob(f"gauge_live*_{pid}.db") if VARIABLE in os.environ else ():
+        path.unlink(missing_ok=True)
 
 
 def prepare_process() -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.messages import CSV, CUSTOM_ATTRIBUTES, JSON, JSON_LINES, MULTIPART, NPY
+from serving.messages import CSV, CUSTOM_ATTRIBUTES, JSON, JSON_LINES, MULTIPART, NPY, PNG, TIMING
 
 Schema = dict[str, Any]
 
@@ -26,14 +26,14 @@ REFUSALS = {
     "408": "The body did not arrive in time.",
     "413": "Too many bytes, pixels or pictures.",
     "415": "The Content-Type is not one of these, or the picture is of a kind that is not opened.",
-    "422": "The picture behind an allowed address could not be had.",
+    "422": "An allowed address gave no picture, or the artifact cannot explain or abstain.",
     "500": "The server's fault; the log says more.",
     "503": "Too busy, or not ready; Retry-After says when.",
 }
 
 
-def build_openapi(version: str = "1.0") -> Schema:
-    """The whole document."""
+def build_openapi(version: str = "1.0", *, has_page: bool = True) -> Schema:
+    """The whole document; without the page where KENNEL_PAGE is 0."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -48,6 +48,7 @@ def build_openapi(version: str = "1.0") -> Schema:
             "/execution-parameters": {"get": _execution_parameters()},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _openapi_json()},
+            **(_page() if has_page else {}),
         },
         "components": {"schemas": _schemas()},
     }
@@ -82,7 +83,8 @@ def _invocations() -> Schema:
                 "in": "header",
                 "required": False,
                 "schema": {"type": "string"},
-                "description": "`top=5` answers with the five likeliest labels.",
+                "description": "`top=5` answers with the five likeliest labels; `explain=cam` adds a heat "
+                "map of one picture; `abstain=0.05` calibrates, and says where more answers are wrong.",
             }
         ],
         "requestBody": {
@@ -104,12 +106,13 @@ def _invocations() -> Schema:
         "responses": {
             "200": {
                 "description": "Log-probabilities in label order, or with `top` labels and probabilities.",
-                "headers": {CUSTOM_ATTRIBUTES: {"schema": {"type": "string"}}},
+                "headers": {name: {"schema": {"type": "string"}} for name in (CUSTOM_ATTRIBUTES, TIMING)},
                 "content": {
                     JSON: {"schema": _reference("Answer")},
                     JSON_LINES: {"schema": {"type": "string"}},
                     CSV: {"schema": {"type": "string"}},
                     NPY: {"schema": BINARY},
+                    PNG: {"schema": BINARY},
                 },
             },
             **{status: _refusal(meaning) for status, meaning in REFUSALS.items()},
@@ -148,6 +151,32 @@ def _openapi_json() -> Schema:
     }
 
 
+def _page() -> dict[str, Schema]:
+    card = {"type": "object", "required": ["architecture", "labels", "metrics", "precision", "created"]}
+    return {
+        "/": {
+            "get": {
+                "operationId": "page",
+                "summary": "The try-it page.",
+                "responses": {"200": {"description": "HTML.", "content": {"text/html": {"schema": {}}}}},
+            }
+        },
+        "/model.json": {
+            "get": {
+                "operationId": "modelCard",
+                "summary": "What is served: architecture, labels, metrics, precision, training date.",
+                "responses": {
+                    "200": {"description": "The card.", "content": {JSON: {"schema": card}}},
+                    "503": {
+                        "description": "Not loaded yet.",
+                        "content": {JSON: {"schema": {"type": "object"}}},
+                    },
+                },
+            }
+        },
+    }
+
+
 def _refusal(meaning: str) -> Schema:
     return {"description": meaning, "content": {JSON: {"schema": _reference("Error")}}}
 
@@ -157,6 +186,7 @@ def _reference(name: str) -> Schema:
 
 
 def _schemas() -> Schema:
+    ranked = [_reference("Ranked"), _reference("Judged")]
     row = {"type": "array", "items": {"type": "number", "maximum": 1e-3}}
     picture = {
         "oneOf": [
@@ -180,21 +210,23 @@ def _schemas() -> Schema:
             "properties": {"instances": {"type": "array", "minItems": 1, "items": picture}},
             "required": ["instances"],
         },
-        "Ranked": _object(
-            predictions={
-                "type": "array",
-                "items": _object(
-                    label={"type": "string"}, probability={"type": "number", "minimum": 0, "maximum": 1.001}
-                ),
+        "Ranked": _ranked({}),
+        "Explained": _ranked({"explanation": _explanation()}),
+        "Judged": _ranked(
+            {
+                "abstain": {"type": "boolean"},
+                "reason": {"enum": [None, "unsure", "out_of_distribution"]},
+                "out_of_distribution": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
             }
         ),
         "Answer": {
             "anyOf": [
                 {
                     "type": "array",
-                    "items": {"anyOf": [row, _reference("Ranked"), _reference("Error")]},
+                    "items": {"anyOf": [row, *ranked, _reference("Error")]},
                 },
-                _reference("Ranked"),
+                *ranked,
+                _reference("Explained"),
             ]
         },
         "Error": _object(error=_object(**{name: {"type": "string"} for name in ("code", "message", "hint")})),
@@ -204,6 +236,24 @@ def _schemas() -> Schema:
             MaxPayloadInMB={"type": "integer", "minimum": 0, "maximum": 100},
         ),
     }
+
+
+def _ranked(more: Schema) -> Schema:
+    """Labels and probabilities, likeliest first, and `more`."""
+    prediction = _object(
+        label={"type": "string"}, probability={"type": "number", "minimum": 0, "maximum": 1.001}
+    )
+    return _object(predictions={"type": "array", "items": prediction}, **more)
+
+
+def _explanation() -> Schema:
+    row = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}}
+    return _object(
+        method={"enum": ["cam"]},
+        label={"type": "string"},
+        map={"type": "array", "items": row},
+        image={"type": "string", "contentEncoding": "base64"},
+    )
 
 
 def _object(**properties: Schema) -> Schema:

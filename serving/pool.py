@@ -65,7 +65,7 @@ class Process:
         self.index = child.index
         self.ready: dict[str, Any] = {}
         self.free_slots = 0
-        self._socket = socket.socket(fileno=child.socket_fd)
+        self._channel = wire.Channel(socket.socket(fileno=child.socket_fd))
         self._write_lock = BoundedSemaphore()
         self._replies: dict[int, _Reply] = {}
         self._ids = itertools.count()
@@ -73,7 +73,7 @@ class Process:
 
     def wait_until_ready(self) -> None:
         """Raises EOFError where it was killed, and RuntimeError with its own sentence where it refused."""
-        fields, _ = wire.receive(self._socket)
+        fields, _ = self._channel.receive()
         if "error" in fields:
             raise RuntimeError(fields["error"])
         self.ready = fields["ready"]
@@ -90,7 +90,7 @@ class Process:
         try:
             fields = {"id": number, "headers": query[1:], "about": current_ids()}
             with self._write_lock:
-                wire.send(self._socket, fields, query.body)
+                self._channel.send(fields, query.body)
             sent = time.monotonic()
             while not reply.ready() and (left := max(sent, self._alive) + seconds - time.monotonic()) > 0:
                 reply.wait(timeout=left)
@@ -108,7 +108,7 @@ class Process:
         """Hand out answers until the process ends."""
         with suppress(EOFError, OSError):
             while True:
-                fields, body = wire.receive(self._socket)
+                fields, body = self._channel.receive()
                 self._alive = time.monotonic()
                 if "status" not in fields:
                     continue
@@ -120,7 +120,7 @@ class Process:
         self.free_slots = 0
         for reply in list(self._replies.values()):
             reply.set_exception(ProcessDied())
-        self._socket.close()
+        self._channel.close()
         self._signal(signal.SIGKILL)
         for _ in range(50):
             try:  # gunicorn's master reaps those it started

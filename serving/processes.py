@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from serving.settings import count_gpus
 
+EXPLAIN = "explain"  # the argument of serving.inference
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -28,12 +30,22 @@ def start_children(indices: Iterable[int]) -> list[Child]:
 
 
 def start_child(index: int) -> Child:
-    """A process that loads the model and then answers over its standard input, a socket."""
+    """A process that loads the model and then predicts."""
+    return _start(index)
+
+
+def start_explainer(index: int) -> Child:
+    """A process that loads the model and then explains."""
+    return _start(index, EXPLAIN)
+
+
+def _start(index: int, *arguments: str) -> Child:
+    """It answers over its standard input, a socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     # posix_spawn: a fork would copy the HTTP process's event loop and threads.
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "serving.inference"],
+        [sys.executable, "-m", "serving.inference", *arguments],
         os.environ | _environment(index),
         file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
     )

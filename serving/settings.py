@@ -47,6 +47,7 @@ class Settings:
     log_level: str
     log_format: str
     emf: bool
+    page: bool
 
     @property
     def threads_per_worker(self) -> int:
@@ -137,7 +138,7 @@ SETTINGS = {
     ),
     "queue_limit": Setting(
         ("KENNEL_QUEUE_LIMIT",),
-        "128",
+        "96",
         _integer(1, 100_000),
         "Requests that may wait for a free process; more are answered 503 with Retry-After at once.",
     ),
@@ -224,6 +225,12 @@ SETTINGS = {
         "0",
         _flag,
         "1 writes the metrics to stdout once a minute in CloudWatch's embedded metric format.",
+    ),
+    "page": Setting(
+        ("KENNEL_PAGE",),
+        "1",
+        _flag,
+        "0 leaves out the try-it page, `/model.json` and `/endpoints/NAME/invocations`.",
     ),
 }
 

@@ -46,6 +46,13 @@ class Notes:
         """For the way to the HTTP side."""
         return Report(tuple(self.stages), tuple(self.batches), tuple(self.pictures))
 
+    def timing(self) -> str:
+        """For the client: `decode;dur=2.8, infer;dur=9.1`, milliseconds over all pictures."""
+        sums: dict[str, float] = {}
+        for stage, seconds in self.stages:
+            sums[stage] = sums.get(stage, 0.0) + seconds
+        return ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in sums.items())
+
 
 _notes: ContextVar[Notes | None] = ContextVar("kennel_notes", default=None)
 

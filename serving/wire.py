@@ -8,30 +8,45 @@ import struct
 from typing import Any
 
 _LENGTHS = struct.Struct("!II")  # of the JSON and of the body, in bytes
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # read at once: a whole message, where it is no large picture
+_LARGE_CHUNK = 1 << 20
 
 
-def send(sock: socket.socket, fields: dict[str, Any], body: bytes = b"") -> None:
-    """Write one message. Raises OSError where the other side is gone."""
-    head = json.dumps(fields).encode()
-    sock.sendall(_LENGTHS.pack(len(head), len(body)) + head)
-    if body:
-        sock.sendall(body)
+class Channel:
+    """One end of the socket. Reading and writing may go on at once; neither may in two threads at once."""
 
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._read = b""  # but not yet asked for
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """Read one message. Raises EOFError where the other side is gone, OSError where the socket broke."""
-    head_length, body_length = _LENGTHS.unpack(_read_exactly(sock, _LENGTHS.size))
-    fields: dict[str, Any] = json.loads(_read_exactly(sock, head_length))
-    return fields, _read_exactly(sock, body_length)
+    def send(self, fields: dict[str, Any], body: bytes = b"") -> None:
+        """Write one message. Raises OSError where the other side is gone."""
+        head = json.dumps(fields).encode()
+        head = _LENGTHS.pack(len(head), len(body)) + head
+        if len(body) <= _CHUNK:
+            self._socket.sendall(head + body)
+        else:
+            self._socket.sendall(head)
+            self._socket.sendall(body)
 
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        """Read one message. Raises EOFError where the other side is gone, OSError where the socket broke."""
+        head_length, body_length = _LENGTHS.unpack(self._read_exactly(_LENGTHS.size))
+        fields: dict[str, Any] = json.loads(self._read_exactly(head_length))
+        return fields, self._read_exactly(body_length)
 
-def _read_exactly(sock: socket.socket, length: int) -> bytes:
-    chunks = []
-    while length:
-        chunk = sock.recv(min(length, _CHUNK))
-        if not chunk:
-            raise EOFError("the other side closed the socket")
-        chunks.append(chunk)
-        length -= len(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
+    def _read_exactly(self, length: int) -> bytes:
+        chunks, missing = [self._read], length - len(self._read)
+        while missing > 0:
+            chunk = self._socket.recv(min(max(missing, _CHUNK), _LARGE_CHUNK))
+            if not chunk:
+                raise EOFError("the other side closed the socket")
+            chunks.append(chunk)
+            missing -= len(chunk)
+        read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._read = read[length:]
+        return read[:length]

@@ -14,7 +14,9 @@ from PIL import Image
 from safetensors.torch import save
 
 from artifact.bundle import WEIGHTS, Golden, Manifest, Precision, write_golden, write_manifest
+from artifact.network import PixelNetwork, build_network
 from artifact.preprocess import Preprocess, decode_pixels
+from training.export import Trained, export
 
 LABELS = ("beagle", "dingo", "samoyed", "borzoi", "papillon", "dhole", "whippet", "vizsla")
 
@@ -59,6 +61,21 @@ def make_tiny_bundle(directory: Path, *, num_classes: int = 3, crop: int = 32) -
             precisions={"fp32": Precision(graph="openvino/fp32.xml", tolerance=1e-4)},
         ),
     )
+    return directory
+
+
+def make_cnn_bundle(directory: Path, *, labels: tuple[str, ...] = LABELS, crop: int = 64) -> Path:
+    """An artifact by the trainer's own export, of untrained weights; its graph can be explained."""
+    preprocess = Preprocess(resize=crop, crop=crop)
+    torch.manual_seed(0)
+    trained = Trained(
+        network=PixelNetwork(build_network("cnn", len(labels)), preprocess),
+        architecture="cnn",
+        labels=labels,
+        preprocess=preprocess,
+        golden_body=encode_picture("PNG"),
+    )
+    export(trained, directory)
     return directory
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from artifact.preprocess import Preprocess
-from training.hyperparameters import NAMES, HyperparameterError, parse_hyperparameters
-from training.job import DEFAULT_PREFIX, PREFIX_VARIABLE, JobError, read_job, write_failure
-from training.launch import run_together
+from training.hyperparameters import NAMES, HyperparameterError, Hyperparameters, parse_hyperparameters
+from training.job import DEFAULT_PREFIX, PREFIX_VARIABLE, Job, JobError, read_job, write_failure
+from training.launch import Launcher, processes_per_host
 
 logger = logging.getLogger("training")
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Start the processes that train, and be one where --local-rank says so."""
     prefix: Path = options.prefix
     failure_path = prefix / "output" / "failure"
     if options.local_rank is None:
@@ -36,21 +37,39 @@ def _run(options: argparse.Namespace) -> int:
     try:
         job = read_job(prefix)
         hyperparameters = parse_hyperparameters(job.raw_hyperparameters)
-        from training.distributed import processes_per_host  # torch takes seconds: a typo is answered before
-        from training.run import run
-
         processes = processes_per_host()
-        if processes > 1 and options.local_rank is None:
+        if options.local_rank is None:
+            launcher = Launcher(
+                failure_path=failure_path,
+                checkpoint_dir=job.checkpoint_dir,
+                restarts=hyperparameters.restarts,
+            )
             command = [sys.executable, "-m", "training", "--prefix", str(prefix), "--local-rank"]
-            return run_together([[*command, str(rank)] for rank in range(processes)])
-        run(job, hyperparameters, processes_per_host=processes, local_rank=options.local_rank or 0)
+            return launcher.run([[*command, str(rank)] for rank in range(processes)])
+        return _train(job, hyperparameters, processes, options)
     except (JobError, HyperparameterError) as error:
         write_failure(failure_path, str(error))
         logger.error("%s", error)
         return 1
+
+
+def _train(job: Job, hyperparameters: Hyperparameters, processes: int, options: argparse.Namespace) -> int:
+    from training.failure import explain  # torch takes seconds: a typo is answered before
+    from training.run import run
+
+    try:
+        run(
+            job,
+            hyperparameters,
+            processes_per_host=processes,
+            local_rank=options.local_rank,
+            attempt=options.attempt,
+        )
+    except JobError:
+        raise
     except Exception as error:
-        write_failure(failure_path, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()[-700:]}")
         logger.exception("the training job failed")
+        write_failure(job.failure_path, f"{explain(error)}\n\n{traceback.format_exc()[-500:]}")
         return 1
     return 0
 
@@ -88,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX)),
         help="default: $KENNEL_PREFIX, else /opt/ml",
     )
-    parser.add_argument("--local-rank", type=int, help=argparse.SUPPRESS)  # of several processes on this host
+    parser.add_argument("--local-rank", type=int, help=argparse.SUPPRESS)  # a process of training/launch.py
+    parser.add_argument("--attempt", type=int, default=0, help=argparse.SUPPRESS)
     verbs = parser.add_subparsers(dest="verb", title="other verbs", metavar="")
     importer = verbs.add_parser("import", help="make an artifact of an existing state dict")
     importer.add_argument("--weights", type=Path, required=True, help=".pth, .pt or .safetensors state dict")

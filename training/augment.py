@@ -1,87 +1,116 @@
-"""Augmentation of whole batches: one seeded draw per image, computed in a few tensor operations.
+"""Augmentation on uint8 pictures, before they become floats: Pillow resamples outside the GIL, on all cores.
 
-Everything comes from the generator, so a resumed job draws what the interrupted one would have drawn.
+What is drawn for a picture follows from (seed, epoch, picture) alone: the same in whatever batch it comes,
+on whichever rank, and after a resume.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from artifact.cores import available_cores
 
 AREA = (0.35, 1.0)  # of the picture that a random resized crop keeps (torchvision's references: 0.08)
 LOG_ASPECT = (math.log(3 / 4), math.log(4 / 3))
 MAX_SHIFT_SHARE = 1 / 16  # of the side, for aerial pictures
 
+Pixels = NDArray[np.uint8]
+OnePicture = Callable[[Pixels, int], Pixels]  # (H, W, 3) and its place among the draws -> (size, size, 3)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """Random numbers for a share of a batch: the same for an image, however the batch is shared out."""
+    """Random numbers for some pictures of an epoch. `which` tells one draw of a picture from another."""
 
-    generator: torch.Generator
-    batch_size: int
-    share: slice = field(default_factory=lambda: slice(None))
+    seed: int
+    epoch: int
+    images: NDArray[np.int64]  # (N,), their numbers in the training split
 
-    def uniform(self, low: float, high: float) -> Tensor:
-        """(N,) for the N images of the share."""
-        return torch.rand(self.batch_size, generator=self.generator)[self.share] * (high - low) + low
+    def uniform(self, which: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
+        """(N,) from low up to high."""
+        key = np.random.SeedSequence([self.seed, self.epoch, which]).generate_state(1, np.uint64)
+        bits = _scramble(_scramble(self.images.astype(np.uint64)) + key)
+        fractions = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return fractions * (high - low) + low
 
-    def integers(self, low: int, high: int, *, rows: int = 1) -> Tensor:
-        """(rows, N) from low to high - 1."""
-        return torch.randint(low, high, (rows, self.batch_size), generator=self.generator)[:, self.share]
-
-
-def augment(images: Tensor, augmentation: str, size: int, draws: Draws) -> Tensor:
-    """(N, 3, H, W) float32 -> (N, 3, size, size): `none`, `photo` or `aerial` of Hyperparameters."""
-    if augmentation == "photo":
-        return _resized_crop_and_mirror(images, size, draws)
-    if augmentation == "aerial":
-        images = _symmetries_and_shift(images, draws)
-    return _centre_crop(images, size)
+    def integers(self, which: int, low: int, high: int) -> NDArray[np.int64]:
+        """(N,) from low to high - 1."""
+        return np.floor(self.uniform(which, low, high)).astype(np.int64)
 
 
-def _resized_crop_and_mirror(images: Tensor, size: int, draws: Draws) -> Tensor:
-    """RandomResizedCrop and a mirror in one bilinear sampling."""
-    count = len(images)
-    area = draws.uniform(*AREA)
-    aspect = draws.uniform(*LOG_ASPECT).exp()
-    width = (area * aspect).sqrt().clamp(max=1.0)  # share of the full width
-    height = (area / aspect).sqrt().clamp(max=1.0)
-    centre_x = draws.uniform(-1.0, 1.0) * (1 - width)  # in grid_sample's -1..1
-    centre_y = draws.uniform(-1.0, 1.0) * (1 - height)
-    mirror = draws.integers(0, 2)[0] * 2 - 1
-    zero = torch.zeros(count)
-    matrices = torch.stack(
-        [torch.stack([width * mirror, zero, centre_x], 1), torch.stack([zero, height, centre_y], 1)], 1
-    )  # (N, 2, 3)
-    grid = functional.affine_grid(matrices, [count, 3, size, size], align_corners=False)
-    return functional.grid_sample(
-        images, grid.to(images.device), padding_mode="reflection", align_corners=False
-    )
+def augment(pixels: Pixels, augmentation: str, size: int, draws: Draws) -> Pixels:
+    """The drawn pictures of (num_images, H, W, 3) as (N, size, size, 3): `none`, `photo` or `aerial`."""
+    one = _AUGMENTATIONS[augmentation](pixels.shape[1], size, draws)
+    augmented = np.empty((len(draws.images), size, size, 3), dtype=np.uint8)
+
+    def fill(place: int) -> None:
+        augmented[place] = one(pixels[draws.images[place]], place)
+
+    list(_pool().map(fill, range(len(augmented))))
+    return augmented
 
 
-def _symmetries_and_shift(images: Tensor, draws: Draws) -> Tensor:
-    """One of the square's 8 symmetries and a shift of a few pixels, by indexing: no pixel is interpolated."""
-    count, _, _, side = images.shape
+def _photo(side: int, size: int, draws: Draws) -> OnePicture:
+    """RandomResizedCrop, antialiased as everywhere in Kennel, and a mirror."""
+    area, aspect = draws.uniform(0, *AREA), np.exp(draws.uniform(1, *LOG_ASPECT))
+    width = np.minimum(np.sqrt(area * aspect), 1.0) * side
+    height = np.minimum(np.sqrt(area / aspect), 1.0) * side
+    left, top = draws.uniform(2) * (side - width), draws.uniform(3) * (side - height)
+    mirror = draws.integers(4, 0, 2)
+    boxes = np.stack([left, top, left + width, top + height], axis=1).clip(0, side)
+
+    def one(picture: Pixels, place: int) -> Pixels:
+        image = Image.fromarray(picture)
+        resized = image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(boxes[place]))
+        return np.asarray(resized)[:, :: -1 if mirror[place] else 1]
+
+    return one
+
+
+def _aerial(side: int, size: int, draws: Draws) -> OnePicture:
+    """One of the square's 8 symmetries and a shift of a few pixels, reflected at the border."""
     shift = max(1, int(side * MAX_SHIFT_SHARE))
-    index = torch.arange(side)
-    shifts = draws.integers(-shift, shift + 1, rows=2)[:, :, None]
-    flips = draws.integers(0, 2, rows=2)[:, :, None].bool()
-    transpose = draws.integers(0, 2)[0].bool()
-    rows, columns = (
-        torch.where(flip, side - 1 - index, index).add(offset).abs()
-        for flip, offset in zip(flips, shifts, strict=True)
-    )
-    rows, columns = (torch.where(i >= side, 2 * (side - 1) - i, i) for i in (rows, columns))  # reflect
-    picked = images.permute(0, 2, 3, 1)[
-        torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
-    return torch.where(transpose.to(images.device)[:, None, None, None], picked.transpose(2, 3), picked)
+    flips = np.stack([draws.integers(which, 0, 2) for which in (0, 1)])[:, :, None]
+    shifts = np.stack([draws.integers(which, -shift, shift + 1) for which in (2, 3)])[:, :, None]
+    transpose = draws.integers(4, 0, 2)
+    index = np.abs(np.where(flips, side - 1 - np.arange(side), np.arange(side)) + shifts)  # (2, N, side)
+    rows, columns = np.where(index >= side, 2 * (side - 1) - index, index)
+
+    def one(picture: Pixels, place: int) -> Pixels:
+        picked = picture.take(rows[place], axis=0).take(columns[place], axis=1)
+        return _centre_crop(picked.transpose(1, 0, 2) if transpose[place] else picked, size)
+
+    return one
 
 
-def _centre_crop(images: Tensor, size: int) -> Tensor:
-    top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
-    return images[:, :, top : top + size, left : left + size]
+def _none(side: int, size: int, draws: Draws) -> OnePicture:
+    return lambda picture, place: _centre_crop(picture, size)
+
+
+_AUGMENTATIONS = {"none": _none, "photo": _photo, "aerial": _aerial}
+
+
+def _centre_crop(picture: Pixels, size: int) -> Pixels:
+    top, left = (picture.shape[0] - size) // 2, (picture.shape[1] - size) // 2
+    return picture[top : top + size, left : left + size]
+
+
+def _scramble(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64 (Steele, Lea, Flood 2014): neighbouring numbers become unrelated ones."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(available_cores(), thread_name_prefix="augment")

@@ -36,8 +36,12 @@ def evaluate(classify: Classifier, images: ImageSet, *, batch_size: int) -> Eval
     """Run every image once, in order."""
     batches = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
     logits = np.concatenate([classify(images.pixels[batch]) for batch in batches])
+    return judge(logits, images.folder.targets)
+
+
+def judge(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Evaluation:
+    """(num_images, num_classes) and (num_images,)."""
     log_probabilities = log_softmax(logits)
-    targets = images.folder.targets
     rows = np.arange(len(targets))
     # Rank of the right label: how many others come before it; the lower target wins a tie, as in argmax.
     right = log_probabilities[rows, targets][:, None]
@@ -63,6 +67,21 @@ def torch_classifier(network: nn.Module, *, device: torch.device, bf16: bool) ->
     return classify
 
 
-def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    """Mean over the batch, in float32 whatever the logits' precision."""
-    return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+def cross_entropy(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    label_smoothing: float,
+    *,
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over the batch, in float32 whatever the logits' precision.
+
+    An image counts by its class's weight, and the sum is divided by the number of images: not by the batch's
+    weights, as torch would, since then a step's loss would depend on how the batch is shared out.
+    """
+    if class_weights is None:
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    losses = functional.cross_entropy(
+        logits.float(), targets, label_smoothing=label_smoothing, reduction="none"
+    )
+    return (losses * class_weights[targets]).mean()

@@ -33,12 +33,14 @@ from artifact.bundle import (
     write_manifest,
     write_test_predictions,
 )
+from artifact.looks import build_looks
 from artifact.network import PixelNetwork
 from artifact.predictions import log_softmax
 from artifact.preprocess import Preprocess, decode_image, decode_pixels
+from training.calibrate import build_calibration
 from training.data import ImageSet
 from training.evaluate import Classifier, Evaluation, evaluate, torch_classifier
-from training.graph import FP32, build_graph, graph_classifier, write_graph
+from training.graph import FP32, build_graph, graph_classifier, has_feature_map, write_graph
 from training.job import JobError
 from training.quantize import Samples, describe, measure_precisions, tolerance
 
@@ -87,7 +89,8 @@ def export(
     """
     directory.mkdir(parents=True, exist_ok=True)
     network = trained.network.cpu().float().eval()
-    write_graph(build_graph(network, trained.preprocess), directory / FP32)
+    graph = build_graph(network, trained.preprocess)
+    write_graph(graph, directory / FP32)
     _check_same(
         network,
         graph_classifier(directory, describe("fp32")),
@@ -130,21 +133,39 @@ def export(
             data=trained.data,
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            baseline=measure_baseline(classifiers["fp32"], valid) if valid is not None else None,
+            explanation="cam" if has_feature_map(graph) else "",
+            **measure_valid(classifiers["fp32"], valid),
         ),
     )
     return Exported(test=evaluations.get("fp32"), precision_table=tuple(rows))
 
 
-def measure_baseline(classify: Classifier, valid: ImageSet) -> Baseline:
-    """The valid split as the server would see it; of a large one every k-th image (it is sorted)."""
+def measure_valid(classify: Classifier, valid: ImageSet | None) -> dict[str, Any]:
+    """The manifest's entries about the valid split: what its pictures, and the answers to them, are like."""
+    if valid is None:
+        return {}
+    chosen, log_probabilities = sample_valid(classify, valid)
+    return {
+        "baseline": measure_baseline(valid, chosen, log_probabilities),
+        "calibration": build_calibration(log_probabilities, valid.folder.targets[chosen]),
+        "looks": build_looks(valid.pixels[chosen]),
+    }
+
+
+def sample_valid(classify: Classifier, valid: ImageSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Indices and log-probabilities of the valid split; of a large one every k-th image (it is sorted)."""
     stride = math.ceil(len(valid) / BASELINE_IMAGES)
-    chosen = range(0, len(valid), stride)
-    pixels = valid.pixels[::stride]
-    batches = [pixels[start : start + 32] for start in range(0, len(pixels), 32)]
-    log_probabilities = log_softmax(np.concatenate([classify(batch) for batch in batches]))
+    chosen = np.arange(0, len(valid), stride)
+    batches = [valid.pixels[chosen[start : start + 32]] for start in range(0, len(chosen), 32)]
+    return chosen, log_softmax(np.concatenate([classify(batch) for batch in batches]))
+
+
+def measure_baseline(
+    valid: ImageSet, chosen: NDArray[np.int64], log_probabilities: NDArray[np.float64]
+) -> Baseline:
+    """The images `chosen` of the valid split as the server would see them."""
     sizes = [read_size((valid.folder.root / valid.folder.paths[index]).read_bytes()) for index in chosen]
-    return build_baseline(pixels, log_probabilities, sizes)
+    return build_baseline(valid.pixels[chosen], log_probabilities, sizes)
 
 
 def read_golden_body(path: Path) -> bytes:

@@ -27,6 +27,7 @@ SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16")
 DOCTOR = ("off", "warn", "strict")
 QUANTIZE = ("auto", "off")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 class HyperparameterError(ValueError):
@@ -44,6 +45,27 @@ class Hyperparameters:
     architecture: str = _field("resnet18", "`cnn`, or any torchvision classification architecture")
     pretrained: bool = _field(False, "start from torchvision's ImageNet weights (needs the network)")
     freeze_backbone: bool = _field(False, "train the head only")
+    feature_views: int = _field(
+        4,
+        "with freeze_backbone: augmented views of each picture whose features are kept; 0 = keep none",
+        low=0,
+        high=1000,
+    )
+    feature_cache: str = _field(
+        "auto", "folder of kept features; auto: the warm pool's, $KENNEL_CACHE or the temporary folder"
+    )
+    feature_cache_gb: float = _field(
+        4.0, "of that folder in GB; the features unused for longest go", low=0.0, high=1e6
+    )
+    unfreeze_epochs: int = _field(
+        0,
+        "epochs over which the backbone's blocks begin to learn, from the last; 0 = all at once",
+        low=0,
+        high=10_000,
+    )
+    layer_decay: float = _field(
+        1.0, "learning rate of a block of layers, of that of the block after it", low=0.01, high=1.0
+    )
     head_hidden: int = _field(
         0, "width of a hidden layer in the head; 0 = a plain linear head", low=0, high=8192
     )
@@ -59,6 +81,27 @@ class Hyperparameters:
     schedule: str = _field("cosine", "learning rate after warm-up", choices=SCHEDULES)
     warmup_epochs: float = _field(0.2, "epochs of linear warm-up from 0", low=0.0, high=1000.0)
     label_smoothing: float = _field(0.0, "share of the target spread over all classes", low=0.0, high=0.9)
+    class_weights: str = _field(
+        "none", "balanced: each class counts alike in the loss, however many images", choices=CLASS_WEIGHTS
+    )
+    mixup: float = _field(
+        0.0, "alpha of mixup, pictures laid over each other; 0.2 is usual, 0 = off", low=0.0, high=100.0
+    )
+    cutmix: float = _field(
+        0.0, "alpha of CutMix, a box from another picture; 1.0 is usual, 0 = off", low=0.0, high=100.0
+    )
+    clip_norm: float = _field(
+        0.0, "gradients are scaled down to this norm; 1.0 is usual, 0 = off", low=0.0, high=1e6
+    )
+    ema_decay: float = _field(
+        0.0,
+        "a moving average of the weights is evaluated and exported; 0.999 is usual, 0 = off",
+        low=0.0,
+        high=0.999999,
+    )
+    patience: int = _field(
+        0, "epochs without a better validation result after which the job ends; 0 = never", low=0, high=10_000
+    )
     augmentation: str = _field(
         "photo",
         "none; photo (random resized crop, mirror); aerial (the 8 symmetries of the square, small shift)",
@@ -69,8 +112,17 @@ class Hyperparameters:
     precision: str = _field(
         "auto", "bf16 where the processor gains from it, or fp32 / bf16", choices=PRECISIONS
     )
+    micro_batch: int = _field(
+        0,
+        "images at once through the network, gradients summed to batch_size; 0 = all, fewer out of memory",
+        low=0,
+        high=65_536,
+    )
     seed: int = _field(0, "of weights, order and augmentation", low=0, high=2**31 - 1)
     checkpoint_steps: int = _field(0, "steps between checkpoints; 0 = at each epoch's end", low=0, high=10**9)
+    restarts: int = _field(
+        0, "times to start again from the checkpoint when a process was killed by a signal", low=0, high=100
+    )
     max_unreadable: float = _field(
         0.01, "share of unreadable images above which the job fails", low=0.0, high=1.0
     )
@@ -126,6 +178,11 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
         raise HyperparameterError(
             f"resize={hyperparameters.resize} is smaller than image_size={hyperparameters.image_size}; "
             "give a larger resize, or 0 for the default."
+        )
+    if hyperparameters.freeze_backbone and hyperparameters.unfreeze_epochs:
+        raise HyperparameterError(
+            f"unfreeze_epochs={hyperparameters.unfreeze_epochs} has no meaning with freeze_backbone=true; "
+            "keep one of the two."
         )
     return hyperparameters
 

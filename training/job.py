@@ -62,7 +62,7 @@ def read_job(prefix: Path) -> Job:
     resources = _read_config(config_dir / "resourceconfig.json")
     checkpoints = _read_config(config_dir / "checkpointconfig.json")
     current_host = str(resources.get("current_host", "algo-1"))
-    hosts = tuple(resources.get("hosts", [current_host]))
+    hosts = tuple(sorted(resources.get("hosts", [current_host])))  # the same order on all of them
     if current_host not in hosts:
         raise JobError(f"resourceconfig.json: current_host={current_host!r} is not among hosts={hosts}.")
     if len(hosts) > 1:

@@ -1,36 +1,164 @@
-"""Several processes on one host, for its GPUs: started together, stopped together, failing together."""
+"""The trainer's processes, one or one for each GPU: started, stopped, failing and started again together.
+
+A process that the kernel killed cannot say why, and all it did since the checkpoint is lost: this one, which
+loads no torch, says it in its place, and starts the processes again where the job allows that.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import math
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
+from training.job import JobError, write_failure
+
+logger = logging.getLogger(__name__)
+
+PROCESSES_VARIABLE = "KENNEL_PROCESSES_PER_HOST"
 LAST_SECONDS = 90.0  # what is left after one failed gets so long to notice and to say why
+AGAIN = 75  # EX_TEMPFAIL, the exit code of a process that has lost another one: it may come back
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None)  # loaded before the fork
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+OUT_OF_MEMORY = "the memory ran out. Lower batch_size or image_size, or take a machine with more."
+ADVICE = {
+    signal.SIGKILL: "by a person, or by whoever watches over its memory.",
+    signal.SIGABRT: "a library gave up, often because the memory ran out, see the end of its log.",
+    signal.SIGBUS: "a file mapped into memory could not be written: is the disk of TMPDIR or /dev/shm full?",
+}
 
 
-def run_together(commands: Sequence[Sequence[str]]) -> int:
-    """Run all to their end and pass SIGTERM on; 1 if any failed."""
-    processes: list[subprocess.Popen[bytes]] = []
+@dataclass(slots=True, kw_only=True)
+class Launcher:
+    """Runs the processes of one host."""
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            process.send_signal(number)
+    failure_path: Path  # gets the cause where they cannot write it themselves
+    checkpoint_dir: Path
+    restarts: int = 0  # so often all are started again after one was ended by a signal
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _signals: list[int] = field(default_factory=list)  # that came
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
-    processes += [subprocess.Popen(command) for command in commands]
-    codes: list[int | None] = [None]
-    while None in codes and not any(codes):
-        time.sleep(0.2)
-        codes = [process.poll() for process in processes]
-    deadline = time.monotonic() + LAST_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+    def run(self, commands: Sequence[Sequence[str]]) -> int:
+        """Run all to their end, each with `--attempt N` added, and pass signals on; 1 if any failed."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._forward)
+        first_cause = ""
+        for attempt in range(self.restarts + 1):
+            ooms = count_oom_kills()
+            codes = self._run_once([[*command, "--attempt", str(attempt)] for command in commands])
+            if not any(codes):
+                return 0
+            cause = self._say_why(codes, oom_killed=count_oom_kills() > ooms)
+            first_cause = first_cause or cause.splitlines()[0]
+            lost = any(code is not None and (code < 0 or code == AGAIN) for code in codes)
+            if self._signals or not lost or attempt == self.restarts:
+                break
+            logger.warning("%s Starting again: %d of %d.", cause, attempt + 1, self.restarts)
+            self.failure_path.unlink()
+        if attempt:
+            self.failure_path.unlink()
+            write_failure(
+                self.failure_path, f"{cause} It was started again {attempt} times after: {first_cause}"
+            )
+        return 1
+
+    def _run_once(self, commands: Sequence[Sequence[str]]) -> list[int | None]:
+        """Exit codes, negative for a signal; None for what had to be ended when others failed."""
+        # In groups of their own: Ctrl-C on a terminal is for this process, which passes it on.
+        self._processes = [
+            subprocess.Popen(command, process_group=0, preexec_fn=_die_with_parent) for command in commands
+        ]
+        for number in self._signals:  # while they were starting
+            self._send(number)
+        codes = self._codes()
+        deadline = math.inf
+        while None in codes and time.monotonic() < deadline:
+            time.sleep(0.05)
+            codes = self._codes()
+            if any(codes) and deadline == math.inf:
+                # Beside a killed one the others have nothing to finish and nothing to say.
+                killed = any(code is not None and code < 0 for code in codes)
+                deadline = time.monotonic() + (0.0 if killed else LAST_SECONDS)
+        for process in self._processes:
             process.kill()
             process.wait()
-    return int(any(process.returncode for process in processes))
+        return codes
+
+    def _codes(self) -> list[int | None]:
+        """So far. Who is stopped before it can do anything about it has been stopped in good order."""
+        codes = [process.poll() for process in self._processes]
+        stopped = [-number for number in self._signals] if len(self._signals) == 1 else []
+        return [0 if code in stopped else code for code in codes]
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        for process in self._processes:
+            process.send_signal(number)
+
+    def _say_why(self, codes: Sequence[int | None], *, oom_killed: bool) -> str:
+        """What the failure file says, once it says something."""
+        if not (self.failure_path.is_file() and self.failure_path.stat().st_size):
+            index, code = next((index, code) for index, code in enumerate(codes) if code)
+            which = f" {index + 1} of {len(codes)}" if len(codes) > 1 else ""
+            self.failure_path.unlink(missing_ok=True)
+            sentence = f"The training process{which} {explain_exit(code, oom_killed=oom_killed)}"
+            checkpoints = sorted(self.checkpoint_dir.glob("step-*.pt"))
+            kept = f" The checkpoint of step {int(checkpoints[-1].stem[5:])} is kept." if checkpoints else ""
+            write_failure(self.failure_path, sentence + kept)
+            logger.error("%s", sentence + kept)
+        return self.failure_path.read_text(encoding="utf-8")
+
+
+def explain_exit(code: int, *, oom_killed: bool) -> str:
+    """Half a sentence for a process that could not write one; `code` is negative for a signal."""
+    if code > 0:
+        return f"ended with exit code {code} and gave no reason: see the end of its log."
+    number = signal.Signals(-code)
+    if number == signal.SIGKILL and oom_killed:
+        return f"was killed by the kernel (SIGKILL): {OUT_OF_MEMORY}"
+    advice = ADVICE.get(number, "a fault of the machine or of a library, see the end of its log.")
+    return f"was killed ({number.name}): {advice}"
+
+
+def count_oom_kills() -> int:
+    """By the kernel, on the whole machine since it started; 0 where it does not tell."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counters.get("oom_kill", 0))
+
+
+def processes_per_host() -> int:
+    """One for each GPU, else one, or KENNEL_PROCESSES_PER_HOST. Raises JobError for a wrong value."""
+    gpus = _count_gpus()
+    text = os.environ.get(PROCESSES_VARIABLE, str(max(1, gpus)))
+    if not text.isdecimal() or int(text) < 1 or (gpus and int(text) > gpus):
+        limit = f" from 1 to {gpus}, the number of GPUs" if gpus else " from 1"
+        raise JobError(f"{PROCESSES_VARIABLE}={text!r} is not a whole number{limit}.")
+    return int(text)
+
+
+def _count_gpus() -> int:
+    """As torch does, which takes seconds to load: only where there is a driver."""
+    if not NVIDIA_DRIVER.exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _die_with_parent() -> None:
+    """Without it nobody would see to the process, nor stop it."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -32,6 +32,47 @@ def set_training_mode(network: nn.Module, *, frozen: bool) -> None:
         network.get_submodule(head_path(network)).train()
 
 
+def find_blocks(network: nn.Module) -> list[str]:
+    """Paths of the layers between input and output, the head last: what learns at a rate of its own.
+
+    A part that holds over half of the weights is split, down to the numbered blocks of a sequence.
+    """
+    head = head_path(network)
+    half = _count_weights(network) / 2
+
+    def split(module: nn.Module, path: str) -> list[str]:
+        children = [(name, child) for name, child in module.named_children() if _count_weights(child)]
+        is_block = path.rpartition(".")[2].isdigit() or len(children) < 2 or _count_weights(module) <= half
+        if path and not head.startswith(f"{path}.") and (is_block or path == head):
+            return [path]
+        return [part for name, child in children for part in split(child, f"{path}.{name}".lstrip("."))]
+
+    return [path for path in split(network, "") if path != head] + [head]
+
+
+def block_of(parameter: str, blocks: list[str]) -> int:
+    """The block that a parameter belongs to by its name; what lies between blocks goes with the first."""
+    return next((index for index, path in enumerate(blocks) if f"{parameter}.".startswith(f"{path}.")), 0)
+
+
+def unfreeze_blocks(network: nn.Module, *, epoch: int, over_epochs: int) -> None:
+    """Let the head learn in epoch 0, and one block after another, from the last, until `over_epochs`.
+
+    What does not learn yet is in evaluation mode: its batch norms stay as they are.
+    """
+    blocks = find_blocks(network)
+    learning = 1 + (len(blocks) - 1) * min(epoch, over_epochs) // over_epochs
+    first = len(blocks) - learning
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(block_of(name, blocks) >= first)
+    for path in blocks[:first]:
+        network.get_submodule(path).eval()
+
+
+def _count_weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def load_backbone(network: nn.Module, stored: Mapping[str, Tensor], *, source: str) -> None:
     """Copy weights by name; a head of another shape stays random. Raises JobError if more differs."""
     fitting, differing = _match(network, stored)

@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from artifact.bundle import Precision, PrecisionRow
 from training.data import ImageSet
 from training.evaluate import Classifier, Evaluation, evaluate
-from training.graph import FP32, INT8, graph_classifier, has_native_bf16, read_graph, write_graph
+from training.feature_map import add_feature_map
+from training.graph import (
+    FP32,
+    INT8,
+    graph_classifier,
+    has_native_bf16,
+    logits_only,
+    read_graph,
+    write_graph,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +204,7 @@ def _quantize(directory: Path, calibration: NDArray[np.uint8]) -> str:
         nncf.set_log_level(logging.ERROR)
         try:
             graph = nncf.quantize(
-                read_graph(directory / FP32),
+                logits_only(read_graph(directory / FP32)),  # a second output would move quantizers
                 nncf.Dataset([image[None] for image in calibration]),
                 subset_size=len(calibration),
                 # 7-bit weights: without VNNI a sum of two products saturates at 16 bits. With NNCF's default
@@ -204,5 +213,6 @@ def _quantize(directory: Path, calibration: NDArray[np.uint8]) -> str:
             )
         except (RuntimeError, ValueError, nncf.InternalError, nncf.UnsupportedModelError) as error:
             return f"NNCF cannot quantize this graph ({type(error).__name__}: {error})"
+    add_feature_map(graph)
     write_graph(graph, directory / INT8)
     return ""

@@ -32,20 +32,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from training.hyperparameters import (
     HyperparameterError,
     Hyperparameters,
     canonical_name,
     parse_hyperparameters,
-    parse_value,
 )
-from training.metrics import METRICS
 from training.recipe_aws import Account, Ec2, Endpoint, Transform
-from training.recipe_fields import DAY_SECONDS, S3_URI, SAGEMAKER_INSTANCE, setting
-
-Scalar: TypeAlias = str | int | float | bool
+from training.recipe_fields import (
+    DAY_SECONDS,
+    KIND_NAMES,
+    S3_URI,
+    SAGEMAKER_INSTANCE,
+    Scalar,
+    is_of_kind,
+    setting,
+)
+from training.recipe_tuning import Tuning
 
 ModelRule = Literal[
     "VanishingGradient",
@@ -89,9 +94,6 @@ KAGGLE_NAME = (r"\w[\w-]*/\w[\w-]*", "of the form owner/dataset")
 FOLDER = (r"(?!.*(^|/)\.\.?(/|$))[^/\\\0]+(/[^/\\\0]+)*", "a folder inside the archive, such as 'images/all'")
 CONTENT_TYPE = (r"[\w.+-]+/[\w.+-]+", "a content type such as 'image/jpeg'")
 
-MAX_RANGES = 30  # CreateHyperParameterTuningJob, ParameterRanges
-MAX_CATEGORIES = 30
-
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the table, the key and what is allowed."""
@@ -122,93 +124,6 @@ class Data:
             raise ValueError("url and kaggle are both given; keep one.")
         if self.sha256 and not self.url:
             raise ValueError("sha256 is given without a url; add the url or leave sha256 out.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContinuousRange:
-    """[tuning.ranges.X] with type = "continuous": any number from low to high."""
-
-    type: Literal["continuous"]
-    low: float
-    high: float
-    scale: Literal["linear", "logarithmic"] = "linear"
-
-    def __post_init__(self) -> None:
-        _check_bounds(self.low, self.high, self.scale)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntegerRange:
-    """[tuning.ranges.X] with type = "integer": a whole number from low to high."""
-
-    type: Literal["integer"]
-    low: int
-    high: int
-    scale: Literal["linear", "logarithmic"] = "linear"
-
-    def __post_init__(self) -> None:
-        _check_bounds(self.low, self.high, self.scale)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CategoricalRange:
-    """[tuning.ranges.X] with type = "categorical": one of the values."""
-
-    type: Literal["categorical"]
-    values: tuple[Scalar, ...] = setting("what to choose from", min_items=1, max_items=MAX_CATEGORIES)
-
-
-Range: TypeAlias = ContinuousRange | IntegerRange | CategoricalRange
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """[tuning]: what the search looks for, how, and how much it may spend."""
-
-    objective: str = setting("metric that trials are compared by", choices=tuple(METRICS))
-    direction: Literal["maximize", "minimize"]
-    strategy: Literal["Bayesian", "Random", "Hyperband", "Grid"] = "Bayesian"
-    max_jobs: int = setting("trials in all", 4, low=1, high=10_000)
-    max_parallel_jobs: int = setting("trials at once", 2, low=1, high=100)
-    early_stopping: Literal["Off", "Auto"] = "Off"
-    instance_count: int = setting("instances of one trial", 1, low=1, high=100)
-    ranges: Mapping[str, Range] = setting(
-        "search space", min_items=1, max_items=MAX_RANGES, parse_key=canonical_name
-    )
-
-    def __post_init__(self) -> None:
-        for name, values in self.ranges.items():
-            _check_range_fits(name, values)
-        wanted = "minimize" if self.objective.endswith("_loss") else "maximize"
-        if self.direction != wanted:
-            raise ValueError(
-                f"direction={self.direction!r} would look for the worst {self.objective}; set {wanted!r}."
-            )
-        if self.max_parallel_jobs > self.max_jobs:
-            raise ValueError(
-                f"max_parallel_jobs={self.max_parallel_jobs} is more than max_jobs={self.max_jobs}; lower it."
-            )
-        if self.strategy == "Hyperband" and self.early_stopping != "Off":
-            raise ValueError(
-                "strategy='Hyperband' stops trials itself and needs early_stopping='Off' "
-                f"(now {self.early_stopping!r})."
-            )
-        if self.strategy == "Grid":
-            self._check_grid()
-
-    def _check_grid(self) -> None:
-        combinations = 1
-        for name, values in self.ranges.items():
-            if not isinstance(values, CategoricalRange):
-                raise ValueError(
-                    f"strategy='Grid' takes categorical ranges only; [tuning.ranges.{name}] is "
-                    f"{values.type!r}. List its values, or choose another strategy."
-                )
-            combinations *= len(values.values)
-        if self.max_jobs != combinations:  # the service refuses any other number
-            raise ValueError(
-                f"strategy='Grid' tries every combination: set max_jobs={combinations} (now {self.max_jobs})."
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +234,20 @@ class Recipe:
             raise RecipeError(f"Override not possible: {error}") from None
         return dataclasses.replace(self, hyperparameters=hyperparameters)
 
+    def for_search(self, overrides: Iterable[str]) -> Recipe:
+        """`with_overrides` for a tuning job: what is overridden is searched no longer.
+
+        Raises RecipeError where the recipe has no [tuning], or nothing is left of its ranges.
+        """
+        overrides = list(overrides)
+        if self.tuning is None:
+            raise RecipeError(f"Recipe {self.name} has no [tuning], so there is nothing to search; add one.")
+        fixed = [_parse_override(text)[0] for text in overrides]
+        tuning = self.tuning.without(fixed)
+        if not tuning.ranges:
+            raise RecipeError(f"--set fixes everything that [tuning.ranges] searches: {', '.join(fixed)}.")
+        return dataclasses.replace(self.with_overrides(overrides), tuning=tuning)
+
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a file. Raises RecipeError, with the file in the message, at the first fault."""
@@ -414,9 +343,9 @@ def _convert_scalar(
         if value in choices:
             return value
         raise RecipeError(f"{shown} is not one of {', '.join(choices)}.{_did_you_mean(str(value), choices)}")
-    fitting = [kind for kind in kinds if _is_of_kind(value, kind)]
+    fitting = [kind for kind in kinds if is_of_kind(value, kind)]
     if not fitting:
-        raise RecipeError(f"{shown} is not {' or '.join(_KIND_NAMES[kind] for kind in kinds)}.")
+        raise RecipeError(f"{shown} is not {' or '.join(KIND_NAMES[kind] for kind in kinds)}.")
     _check_limits(value, shown, limits)
     return float(value) if fitting == [float] else value  # type: ignore[arg-type]
 
@@ -438,33 +367,6 @@ def _check_count(count: int, where: str, limits: Mapping[str, Any]) -> None:
     low, high = limits.get("min_items", 0), limits.get("max_items", math.inf)
     if not low <= count <= high:
         raise RecipeError(f"[{where}] has {count} entries; give {low} to {high}.")
-
-
-def _check_bounds(low: float, high: float, scale: str) -> None:
-    if not low < high:
-        raise ValueError(f"low={low} is not below high={high}.")
-    if scale == "logarithmic" and low <= 0:
-        raise ValueError(f"scale='logarithmic' needs low above 0 (now {low}); raise low or use 'linear'.")
-
-
-def _check_range_fits(name: str, values: Range) -> None:
-    """A range's type is its hyperparameter's own, and each value in it could be sent to a job."""
-    kind = get_type_hints(Hyperparameters)[name]
-    if isinstance(values, CategoricalRange):
-        wrong = [value for value in values.values if not _is_of_kind(value, kind)]
-        if wrong:
-            raise ValueError(f"[tuning.ranges.{name}]: {wrong[0]!r} is not {_KIND_NAMES[kind]}.")
-        tried: tuple[Scalar, ...] = values.values
-    else:
-        if _RANGE_TYPES.get(kind) != values.type:
-            fitting = _RANGE_TYPES.get(kind, "categorical")
-            raise ValueError(
-                f"[tuning.ranges.{name}]: type={values.type!r} does not fit {name}, which is "
-                f"{_KIND_NAMES[kind]}; use {fitting!r}."
-            )
-        tried = (values.low, values.high)
-    for value in tried:
-        parse_value(name, value)
 
 
 def _parse_override(text: str) -> tuple[str, str]:
@@ -516,12 +418,6 @@ def _naming(where: str) -> Iterator[None]:
         raise RecipeError(f"{_inside(where)}: {error}") from None
 
 
-def _is_of_kind(value: object, kind: type) -> bool:
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -550,7 +446,3 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
-
-
-_KIND_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-_RANGE_TYPES: dict[Any, str] = {int: "integer", float: "continuous"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
+
+Scalar: TypeAlias = str | int | float | bool
 
 SAGEMAKER_INSTANCE = (r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type such as 'ml.m5.large'")
 EC2_INSTANCE = (
@@ -28,3 +30,13 @@ DAY_SECONDS = 24 * 3600
 def setting(help: str, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
     """A key of a table. `limits`: low and high, step, choices, pattern, max_items, key (its name), read."""
     return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+def is_of_kind(value: object, kind: type) -> bool:
+    """A whole number is a number too; true and false are neither."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+KIND_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

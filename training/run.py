@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,16 +22,17 @@ from artifact.preprocess import Preprocess
 from scoring.items import Item
 from scoring.report import write_report
 from scoring.scores import score, write_scores
-from training.checkpoint import read_checkpoint, write_checkpoint
+from training.checkpoint import DiskFull, read_checkpoint, write_checkpoint
 from training.data import ImageFolder, ImageSet, decode_images, describe_pixels, read_image_folder
 from training.debugging.observers import FOLDER, build_observer
 from training.debugging.report import REPORT_FILE, reporting
-from training.distributed import World, join_world
+from training.distributed import World
 from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
 from training.evaluate import Evaluation
 from training.export import Exported, Trained, draw_golden_body, export, read_golden_body
+from training.features import Features, collect_features
 from training.hyperparameters import Hyperparameters
 from training.job import Job, JobError, find_splits
 from training.loop import Progress, Session, best_metrics, train, use_bf16
@@ -44,7 +46,13 @@ from training.network import (
 )
 from training.observer import Observer
 from training.quantize import Samples, choose_calibration
-from training.stop import StopSignal
+from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
+from training.stop import Stopped, StopSignal
+
+# Hyperparameters that change nothing about the weights: a checkpoint made with others is resumed from.
+WITHOUT_EFFECT = frozenset(
+    {"checkpoint_steps", "doctor", "quantize", "restarts", "feature_cache", "feature_cache_gb", "smdebug"}
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +77,21 @@ def import_weights(
 
 
 def run(
-    job: Job, hyperparameters: Hyperparameters, *, processes_per_host: int = 1, local_rank: int = 0
+    job: Job,
+    hyperparameters: Hyperparameters,
+    *,
+    processes_per_host: int = 1,
+    local_rank: int = 0,
+    attempt: int = 0,
 ) -> None:
     """One training job, from its channels to /opt/ml/model, or one process's part in it."""
     stop = StopSignal.install()
-    with join_world(job, processes_per_host=processes_per_host, local_rank=local_rank) as world:
+    with join_world(
+        job,
+        processes_per_host=processes_per_host,
+        local_rank=local_rank,
+        join_seconds=REJOIN_SECONDS if attempt else JOIN_SECONDS,
+    ) as world:
         _train_and_export(job, hyperparameters, stop, world)
 
 
@@ -89,6 +107,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     world.check_same(identity)
     pixel_network = PixelNetwork(network, preprocess)
     session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
+    session = replace(session, features=_collect_features(session))
     stop.defer()
     telling = reporting(job.output_dir / FOLDER, name=hyperparameters.architecture)
     with telling if world.is_first else nullcontext(), closing(session.observer):
@@ -97,8 +116,6 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
     if not world.is_first:
         return
-    # A stopped job has 120 s: fp32 will do, and a transform job can score the test split later.
-    test, valid = (None, None) if stopped else (images.get("test"), images.get("valid"))
     trained = Trained(
         network=session.network,
         architecture=hyperparameters.architecture,
@@ -109,11 +126,43 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         metrics=_validation_metrics(progress),
         data={split: _describe_split(image_set) for split, image_set in images.items()},
     )
-    samples = "the job was stopped" if stopped else _choose_samples(hyperparameters, images)
-    exported = export(trained, job.model_dir, test=test, valid=valid, samples=samples)
+    try:
+        exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
+    except Exception:
+        _empty(job.model_dir)  # what is not whole must not be taken for a model
+        raise
     _write_output(job.output_dir, trained, progress, test, exported)
     _say_last_metrics(progress, exported.test)
-    logger.info("artifact=%s stopped=%s", job.model_dir, str(stopped).lower())
+    logger.info("artifact=%s", job.model_dir)
+
+
+def _export_in_time(
+    trained: Trained,
+    directory: Path,
+    images: dict[str, ImageSet],
+    hyperparameters: Hyperparameters,
+    stop: StopSignal,
+    stopped: bool,
+) -> tuple[Exported, ImageSet | None]:
+    """What was exported, and the split it was measured on; a stopped job has 120 s and measures nothing."""
+    test = images.get("test")
+    try:
+        with stop.interrupting(at_once=stopped):
+            samples = _choose_samples(hyperparameters, images)
+            exported = export(trained, directory, test=test, valid=images.get("valid"), samples=samples)
+            logger.info("stopped=false")
+            return exported, test
+    except Stopped:
+        _empty(directory)
+        # fp32 will do, and a transform job can score the test split later
+        exported = export(trained, directory, samples="the job was stopped")
+        logger.info("stopped=true")
+        return exported, None
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir() if directory.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _read_folders(job: Job) -> dict[str, ImageFolder]:
@@ -187,11 +236,10 @@ def _decode(
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
     """What must be the same for a checkpoint to be resumed from."""
-    without_effect = ("checkpoint_steps", "doctor", "quantize", "smdebug")  # on the weights
     settings = {
         name: value
         for name, value in hyperparameters.to_strings().items()
-        if name not in without_effect and not name.startswith(("debug", "profile_"))
+        if name not in WITHOUT_EFFECT and not name.startswith(("debug", "profile_"))
     }
     return settings | {"training data": images.fingerprint}
 
@@ -223,9 +271,13 @@ def _open_session(
     def save(state: dict[str, Any], step: int) -> None:
         if not world.is_first:
             return
-        with session.observer.phase("checkpoint"):
-            path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
-        logger.info("checkpoint=%s", path)
+        try:
+            with session.observer.phase("checkpoint"):
+                path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
+        except DiskFull as error:
+            logger.error("the checkpoint of step %d has no room (%s): the one before stays", step, error)
+        else:
+            logger.info("checkpoint=%s", path)
 
     steps = math.ceil(len(images["train"]) / hyperparameters.batch_size)
     session = Session(
@@ -255,6 +307,18 @@ def _open_session(
         steps * hyperparameters.epochs,
     )
     return session
+
+
+def _collect_features(session: Session) -> Features | None:
+    return collect_features(
+        session.network,
+        session.hyperparameters,
+        train=session.train,
+        valid=session.valid,
+        device=session.device,
+        bf16=session.bf16,
+        world=session.world,
+    )
 
 
 def _open_observer(job: Job, session: Session, *, steps_per_epoch: int) -> Observer:

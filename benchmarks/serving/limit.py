@@ -1,6 +1,7 @@
 """The ceiling: decode and infer in processes of their own, without HTTP; the same bytes, function and graph.
 
     python -m benchmarks.serving.limit --artifact DIR --picture FILE --arrangement pinned --seconds 5
+    python -m benchmarks.serving.limit --artifact DIR --picture FOLDER ...     its JPEGs, over and over
 
 prints {"arrangement", "cores", "images", "seconds", "per_second"}. Needs the serving environment only.
 """
@@ -8,6 +9,7 @@ prints {"arrangement", "cores", "images", "seconds", "per_second"}. Needs the se
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -73,13 +75,14 @@ def measure_limit(
     context = multiprocessing.get_context("spawn")  # OpenVINO's threads do not survive a fork
     num_processes = chosen.processes or cores
     barrier, counts = context.Barrier(num_processes), context.SimpleQueue()
+    bodies = [path.read_bytes() for path in _list_pictures(picture)]
     usable = sorted(os.sched_getaffinity(0))
     workers = [
         context.Process(
             target=_work,
             kwargs={
                 "artifact": artifact,
-                "body": picture.read_bytes(),
+                "bodies": _rotate(bodies, index * len(bodies) // num_processes),
                 "arrangement": chosen,
                 "cores": cores,
                 "core": usable[index % len(usable)],
@@ -106,10 +109,18 @@ def measure_limit(
     }
 
 
+def _list_pictures(picture: Path) -> list[Path]:
+    return sorted(picture.rglob("*.jpg")) if picture.is_dir() else [picture]
+
+
+def _rotate(bodies: list[bytes], start: int) -> list[bytes]:
+    return bodies[start:] + bodies[:start]
+
+
 def _work(
     *,
     artifact: Path,
-    body: bytes,
+    bodies: list[bytes],
     arrangement: Arrangement,
     cores: int,
     core: int,
@@ -126,8 +137,11 @@ def _work(
         for _ in range(arrangement.predictors or cores)
     ]
 
+    # The threads of a process share the pictures out, as an iterator does without a lock.
+    endless = itertools.cycle(bodies)
+
     def answer(index: int) -> None:
-        pixels = decode_pixels(body, bundle.manifest.preprocess)
+        pixels = decode_pixels(next(endless), bundle.manifest.preprocess)
         predictors[index % len(predictors)].predict(pixels[None])
 
     for _ in range(WARM_UP_IMAGES):  # in this thread alone: OpenVINO can hang on concurrent first inferences

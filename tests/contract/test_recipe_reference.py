@@ -20,9 +20,11 @@ from training.recipe_aws import (
     Serverless,
     Transform,
 )
+from training.recipe_tuning import Tuning
 
 REFERENCE = (REPOSITORY / "docs/reference.md").read_text()
 TABLES = {
+    "tuning": Tuning,
     "training": Training,
     "debugger": Debugger,
     "endpoint": Endpoint,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -274,3 +275,20 @@ def _is_running(pid: int) -> bool:
         return True
     except ProcessLookupError:
         return False
+
+
+def test_server_ends_with_a_job_that_is_killed(trained_shapes: TrainedShapes) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from local.endpoint import start_endpoint\n"
+        "with start_endpoint(Path(sys.argv[1])) as endpoint: print(endpoint.process.pid, flush=True); "
+        "time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(trained_shapes.output / "model")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        server = psutil.Process(int(job.stdout.readline()))
+        job.kill()
+
+    psutil.wait_procs([server], timeout=20)
+
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE

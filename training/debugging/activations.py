@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from training.debugging.reductions import count_inactive, reduce_tensors
 from training.debugging.series import ACTIVATIONS, SATURATING
 
-LARGEST_SAMPLE = 2**18  # values of one layer: all images of a batch, fewer places in each
+LARGEST_SAMPLE = 2**16  # values of one layer: all images of a batch, fewer places in each
 
 # Beyond these the function is flat: SaturatedActivation's documented defaults, asymmetric as they are.
 FLAT_BEYOND = {"Sigmoid": (-23.0, 16.99999), "Tanh": (-9.4999, 9.4999)}

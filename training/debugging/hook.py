@@ -1,7 +1,8 @@
 """smdebug's own output, for SageMaker Debugger's rules and for `smdebug.trials.create_trial`.
 
 A job with DebugHookConfig finds debughookconfig.json, and what it says is done; `smdebug=true` writes losses,
-weights, biases and gradients into the job's output. The only file that knows smdebug; without either there is
+weights, biases and gradients into the job's output. A step is to smdebug one pass through the network: with
+micro_batch there are several in an optimizer step. The only file that knows smdebug; without either there is
 nothing to call, and nothing of it is loaded.
 """
 
@@ -81,7 +82,7 @@ class SmdebugHook(Observer):
         yield
 
     def loss_ready(self, facts: LossFacts) -> None:
-        self._hook.record_tensor_value(LOSS, torch.tensor(facts.loss))
+        self._record(facts.loss)
 
     def evaluated(
         self,
@@ -92,7 +93,7 @@ class SmdebugHook(Observer):
         log_probabilities: NDArray[np.float64],
         targets: NDArray[np.int64],
     ) -> None:
-        self._hook.record_tensor_value(LOSS, torch.tensor(metrics["loss"]))  # of the pass, at its last batch
+        self._record(metrics["loss"])  # of the pass, at its last batch
 
     def close(self) -> None:
         self._hook.close()
@@ -101,6 +102,10 @@ class SmdebugHook(Observer):
         if self._end_file is not None and self._end_file.parent.is_dir():
             # Where smdebug sees a job's name it leaves this to the service, which does not know of us.
             self._end_file.touch()
+
+    def _record(self, loss: float) -> None:
+        if self._hook.prepared_collections:  # at the first forward pass; stored features have none
+            self._hook.record_tensor_value(LOSS, torch.tensor(loss))
 
 
 def _import_smdebug() -> ModuleType:

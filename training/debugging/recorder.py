@@ -182,6 +182,10 @@ class Recorder(Observer):
             self._before = {}
         if values := self._activations.take():
             self._writer.add(Tensors(step=facts.step, mode=TRAIN, collection="activations", values=values))
+        if facts.inputs.ndim == 4:  # and not the stored features of a frozen backbone
+            self._write_inputs(facts)
+
+    def _write_inputs(self, facts: StepFacts) -> None:
         images = thin_out(facts.inputs)
         channels = {f"mean_{c}": shorten(mean) for c, mean in enumerate(images.mean((0, 2, 3)).tolist())}
         reductions = reduce_tensors([images])[0] | channels | {"images": float(len(images))}

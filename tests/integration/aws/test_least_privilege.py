@@ -91,6 +91,11 @@ def operated(service: Service, archive: Path, tmp_path: Path) -> set[Need]:
     never_on_moto: list[tuple[str, str, Mapping[str, Any]]] = [
         *(("sagemaker", f"Stop{kind}", {f"{kind}Name": "dogs-1"}) for kind in RUNNING_JOBS),
         *(("sagemaker", f"Describe{kind}", {f"{kind}Name": "dogs-1"}) for kind in RUNNING_JOBS),
+        (
+            "sagemaker",
+            "ListTrainingJobsForHyperParameterTuningJob",
+            {"HyperParameterTuningJobName": "dogs-1"},
+        ),
         ("sagemaker", "DeleteModelPackage", {"ModelPackageName": arn}),
         ("sagemaker", "InvokeEndpoint", {"EndpointName": "dogs"}),
         ("s3", "DeleteObjects", {"Bucket": site.bucket_name}),

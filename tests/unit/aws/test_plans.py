@@ -10,9 +10,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aws.__main__ import main
 from aws.planning import PLANNERS, Asked, plan
 from aws.steps import PlanError, Step
 from aws.validation import check_steps, find_faults
@@ -55,6 +57,12 @@ EVERYTHING = """
 objective = "best_validation_top1_accuracy"
 direction = "maximize"
 strategy = "Hyperband"
+max_run_seconds = 86400
+target = 0.97
+max_jobs_not_improving = 5
+stop_when_converged = true
+warm_start = ["dogs-1a2b3c4d", "dogs-5e6f7a8b"]
+warm_start_type = "TransferLearning"
 [tuning.ranges.epochs]
 type = "integer"
 low = 2
@@ -100,6 +108,36 @@ def test_recipe_that_asks_for_everything_is_valid(verb: str, tmp_path: Path) -> 
     steps = plan(verb, make_recipe(tmp_path, EVERYTHING), make_site(), Asked())
 
     check_steps(steps)
+
+
+def test_search_knows_when_to_end_and_what_to_learn_from(tmp_path: Path) -> None:
+    request = request_of("tune", "CreateHyperParameterTuningJob", EVERYTHING, tmp_path)
+
+    config: dict[str, Any] = request["HyperParameterTuningJobConfig"]  # type: ignore[assignment]
+    assert config["ResourceLimits"]["MaxRuntimeInSeconds"] == 86400
+    assert config["TuningJobCompletionCriteria"] == {
+        "TargetObjectiveMetricValue": 0.97,
+        "BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 5},
+        "ConvergenceDetected": {"CompleteOnConvergence": "Enabled"},
+    }
+    assert request["WarmStartConfig"] == {
+        "ParentHyperParameterTuningJobs": [
+            {"HyperParameterTuningJobName": "dogs-1a2b3c4d"},
+            {"HyperParameterTuningJobName": "dogs-5e6f7a8b"},
+        ],
+        "WarmStartType": "TransferLearning",
+    }
+
+
+def test_what_is_fixed_on_the_command_line_is_not_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    path = REPOSITORY / "recipes" / "dogs-resnet50.toml"
+
+    assert main(["tune", str(path), "--dry-run", "--set", "epochs=9"]) == 0
+
+    ((step,),) = json.loads(capsys.readouterr().out).values()
+    ranges = step["request"]["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    assert ranges["IntegerParameterRanges"] == []
+    assert step["request"]["TrainingJobDefinition"]["StaticHyperParameters"]["epochs"] == "9"
 
 
 @pytest.mark.parametrize("kind", ["serverless", "async"])

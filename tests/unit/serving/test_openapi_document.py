@@ -5,6 +5,7 @@ from __future__ import annotations
 from openapi_schema_validator import OAS31Validator
 
 from serving.codec import ANSWER_TYPES, STRUCTURED_TYPES
+from serving.messages import PNG
 from serving.openapi import build_openapi
 
 
@@ -12,15 +13,17 @@ def test_document_names_every_content_type_of_request_and_answer() -> None:
     post = build_openapi()["paths"]["/invocations"]["post"]
 
     assert set(STRUCTURED_TYPES) <= set(post["requestBody"]["content"])
-    assert set(ANSWER_TYPES) == set(post["responses"]["200"]["content"])
+    assert {*ANSWER_TYPES, PNG} == set(post["responses"]["200"]["content"])
 
 
-def test_document_has_the_five_routes_and_unique_operations() -> None:
+def test_document_has_every_route_and_unique_operations() -> None:
     paths = build_openapi()["paths"]
     operations = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
 
-    assert list(paths) == ["/ping", "/invocations", "/execution-parameters", "/metrics", "/openapi.json"]
-    assert len(set(operations)) == len(operations) == 6
+    routes = ["/ping", "/invocations", "/execution-parameters", "/metrics", "/openapi.json"]
+    assert list(paths) == [*routes, "/", "/model.json"]
+    assert list(build_openapi(has_page=False)["paths"]) == routes
+    assert len(set(operations)) == len(operations) == 8
 
 
 def test_every_schema_is_a_schema_and_every_reference_leads_somewhere() -> None:
@@ -32,4 +35,4 @@ def test_every_schema_is_a_schema_and_every_reference_leads_somewhere() -> None:
     references = {
         part.split('"')[0] for part in str(document).replace("'", '"').split("#/components/schemas/")[1:]
     }
-    assert references == {"Request", "Ranked", "Answer", "Error", "Parameters"} & set(schemas)
+    assert references == set(schemas)

@@ -27,7 +27,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         model_dir=Path("/opt/ml/model"),
         engine="openvino",
         precision="auto",
-        queue_limit=128,
+        queue_limit=96,
         stuck_seconds=60,
         graph_cache=Path("/tmp/kennel-cache"),
         workers=available_cores(),
@@ -43,6 +43,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         log_level="INFO",
         log_format="auto",
         emf=False,
+        page=True,
     )
 
 

@@ -21,13 +21,25 @@ from serving import wire
 def test_message_arrives_as_sent(body: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        sender = threading.Thread(target=wire.send, args=(ours, {"id": 7, "headers": ["é", None]}, body))
+        sender = threading.Thread(
+            target=wire.Channel(ours).send, args=({"id": 7, "headers": ["é", None]}, body)
+        )
         sender.start()
-        fields, received = wire.receive(theirs)
+        fields, received = wire.Channel(theirs).receive()
         sender.join()
 
     assert fields == {"id": 7, "headers": ["é", None]}
     assert received == body
+
+
+def test_messages_that_arrive_together_are_told_apart() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for number in range(3):
+            wire.Channel(ours).send({"id": number}, b"x" * number)
+        channel = wire.Channel(theirs)
+
+        assert [channel.receive() for _ in range(3)] == [({"id": i}, b"x" * i) for i in range(3)]
 
 
 @pytest.mark.parametrize("sent", [b"", b"\0\0\0\x02\0\0\0\x09{}half"], ids=["at_once", "in_mid_message"])
@@ -38,4 +50,4 @@ def test_closed_socket_is_the_end(sent: bytes) -> None:
         ours.close()
 
         with pytest.raises(EOFError, match="closed"):
-            wire.receive(theirs)
+            wire.Channel(theirs).receive()

@@ -1,20 +1,26 @@
-"""Checkpoints survive a killed writer and refuse another job's."""
+"""Checkpoints survive a killed writer and a full disk, and refuse another job's."""
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.checkpoint import KEPT, read_checkpoint, write_checkpoint
+from training.checkpoint import KEPT, DiskFull, read_checkpoint, write_checkpoint
 from training.job import JobError
 
 IDENTITY = {"epochs": "3", "training data": "abc"}
 
 
-def _write(directory: Path, step: int) -> Path:
-    state = {"identity": IDENTITY, "step": step, "weights": torch.full((3,), float(step))}
+def _write(directory: Path, step: int, *, size: int = 3) -> Path:
+    state = {"identity": IDENTITY, "step": step, "weights": torch.full((size,), float(step))}
     return write_checkpoint(directory, state, step=step)
 
 
@@ -58,3 +64,67 @@ def test_checkpoint_of_another_job_is_refused_naming_what_differs(tmp_path: Path
 
     with pytest.raises(JobError, match=r"epochs was '3' and is '4'\. Empty .* to start anew"):
         read_checkpoint(tmp_path, identity=IDENTITY | {"epochs": "4"})
+
+
+@contextmanager
+def _disk_of(kibibytes: int, folder: Path) -> Iterator[None]:
+    """A file system of its own, in memory; skips where it may not be mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    folder.mkdir()
+    size = f"size={kibibytes}k"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "kennel-test", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+SIZE = 25_000  # numbers: 100 kB a checkpoint
+
+
+def test_full_disk_keeps_the_newest_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    with _disk_of(150, tmp_path / "disk"):
+        first = _write(tmp_path / "disk", 1, size=SIZE)
+
+        with pytest.raises(DiskFull, match=r"No space left on device.*step-000000002\.pt"):
+            _write(tmp_path / "disk", 2, size=SIZE)
+
+        assert list((tmp_path / "disk").iterdir()) == [first]
+        state = read_checkpoint(tmp_path / "disk", identity=IDENTITY)
+        assert state is not None and state["step"] == 1
+
+
+def test_disk_with_room_for_two_checkpoints_goes_on_with_the_newest(tmp_path: Path) -> None:
+    with _disk_of(250, tmp_path / "disk"):
+        for step in (1, 2, 3, 4):
+            _write(tmp_path / "disk", step, size=SIZE)
+
+        state = read_checkpoint(tmp_path / "disk", identity=IDENTITY)
+        assert state is not None and state["step"] == 4
+
+
+def test_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(DiskFull, match="File too large"):
+            _write(tmp_path, 2, size=SIZE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    state = read_checkpoint(tmp_path, identity=IDENTITY)
+    assert state is not None and state["step"] == 1
+
+
+def test_what_lies_ahead_of_the_job_is_broken_and_goes(tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    _write(tmp_path, 9).write_bytes(b"half")
+
+    for step in (2, 3):
+        _write(tmp_path, step)
+
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["step-000000002", "step-000000003"]

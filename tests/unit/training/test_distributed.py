@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from training import distributed
-from training.distributed import End, Place, Watch, World, join_world, processes_per_host
+from training import watch as watching
+from training.distributed import Place, World
 from training.job import JobError, read_job
+from training.launch import processes_per_host
+from training.rendezvous import join_world
+from training.watch import End, Watch
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TWO = Place(hosts=("algo-1", "algo-2"))
@@ -113,14 +116,13 @@ def test_rank_that_lives_is_not_found(tmp_path: Path) -> None:
 def test_absent_host_is_named(
     current_host: str, hosts: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.5)
-    monkeypatch.setattr(distributed, "FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "FAREWELL_SECONDS", 0.1)
     with socket.socket() as unused:
         unused.bind(("", 0))
         monkeypatch.setenv("MASTER_PORT", str(unused.getsockname()[1]))
     job = read_job(_prefix(tmp_path, current_host=current_host, hosts=hosts))
 
-    with pytest.raises(JobError, match=sentence), join_world(job):
+    with pytest.raises(JobError, match=sentence), join_world(job, join_seconds=0.5):
         raise AssertionError("joined without the other host")
 
 
@@ -139,8 +141,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from training.distributed import join_world
 from training.job import read_job
+from training.rendezvous import join_world
 
 torch.manual_seed(3)
 images, targets = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])

@@ -118,7 +118,8 @@ def test_large_valid_split_is_sampled_evenly(drawn: ImageSet, monkeypatch: pytes
     monkeypatch.setattr(export_module, "BASELINE_IMAGES", 10)
     classify = torch_classifier(_trained().network, device=torch.device("cpu"), bf16=False)
 
-    baseline = export_module.measure_baseline(classify, drawn)
+    chosen, log_probabilities = export_module.sample_valid(classify, drawn)
+    baseline = export_module.measure_baseline(drawn, chosen, log_probabilities)
 
     assert sum(baseline.histograms["blur"].counts) == 8  # every third of 24
 

@@ -54,10 +54,10 @@ def test_job_without_training_data_says_what_was_found(tmp_path: Path) -> None:
         find_splits(read_job(_prefix(tmp_path, "test")).channels)
 
 
-HOSTS = {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "network_interface_name": "eth0"}
+HOSTS = {"current_host": "algo-2", "hosts": ["algo-2", "algo-1"], "network_interface_name": "eth0"}
 
 
-def test_hosts_are_kept_in_their_order(tmp_path: Path) -> None:
+def test_hosts_are_in_the_same_order_everywhere(tmp_path: Path) -> None:
     job = read_job(_prefix(tmp_path, "train", resourceconfig=HOSTS))
 
     assert (job.current_host, job.hosts) == ("algo-2", ("algo-1", "algo-2"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,79 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from artifact.network import PixelNetwork, build_network
-from artifact.preprocess import Preprocess
-from training.data import ImageFolder, ImageSet
+from tests.unit.training.sessions import SETTINGS, make_session, one_thread, same_weights, weights_of
 from training.hyperparameters import Hyperparameters
 from training.job import JobError
-from training.loop import Progress, Session, best_metrics, build_optimizer, train, use_bf16
-from training.network import freeze_backbone
+from training.loop import Progress, best_metrics, build_optimizer, train
 
-SIDE = 32
-PREPROCESS = Preprocess(resize=SIDE, crop=SIDE)
-SETTINGS: dict[str, Any] = {
-    "architecture": "cnn", "image_size": SIDE, "resize": SIDE, "batch_size": 8, "epochs": 3,
-    "learning_rate": 0.02, "precision": "fp32",
-}  # fmt: skip
-
-
-def _images(count: int, seed: int) -> ImageSet:
-    """Two classes that differ in brightness."""
-    random = np.random.default_rng(seed)
-    targets = np.arange(count) % 2
-    pixels = random.integers(0, 120, (count, SIDE, SIDE, 3)) + 100 * targets[:, None, None, None]
-    folder = ImageFolder(
-        root=Path("none"),
-        labels=("dark", "light"),
-        paths=tuple(f"{index}.png" for index in range(count)),
-        targets=targets.astype(np.int64),
-    )
-    return ImageSet(folder=folder, pixels=pixels.astype(np.uint8), fingerprint="", unreadable=())
-
-
-def _session(
-    *,
-    save: Callable[[dict[str, Any], int], None] = lambda state, step: None,
-    stopped: Callable[[], bool] = lambda: False,
-    valid: bool = True,
-    **changes: Any,
-) -> Session:
-    hyperparameters = Hyperparameters(**(SETTINGS | changes))
-    torch.manual_seed(hyperparameters.seed)
-    network = build_network(hyperparameters.architecture, 2, dropout=hyperparameters.dropout)
-    if hyperparameters.freeze_backbone:
-        freeze_backbone(network)
-    return Session(
-        network=PixelNetwork(network, PREPROCESS),
-        hyperparameters=hyperparameters,
-        train=_images(44, 0),
-        valid=_images(20, 1) if valid else None,
-        device=torch.device("cpu"),
-        bf16=use_bf16(hyperparameters.precision, torch.device("cpu")),
-        save=save,
-        stopped=stopped,
-    )
-
-
-def _weights(session: Session) -> dict[str, torch.Tensor]:
-    return session.network.network.state_dict()
-
-
-def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The machine's other load must not change how work is split."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 def test_brightness_is_learnt() -> None:
-    progress = train(_session(), None)
+    progress = train(make_session(), None)
 
     assert [entry["epoch"] for entry in progress.history] == [1, 2, 3]
     assert progress.best["validation_top1_accuracy"] == 1.0
@@ -91,7 +27,9 @@ def test_brightness_is_learnt() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_one_batch_is_overfitted_to_nearly_zero_loss(precision: str) -> None:
-    session = _session(epochs=40, batch_size=44, augmentation="none", weight_decay=0.0, precision=precision)
+    session = make_session(
+        epochs=40, batch_size=44, augmentation="none", weight_decay=0.0, precision=precision
+    )
 
     progress = train(session, None)
 
@@ -108,13 +46,13 @@ def test_one_batch_is_overfitted_to_nearly_zero_loss(precision: str) -> None:
     ],
 )
 def test_same_seed_gives_identical_weights_and_another_seed_others(changes: dict[str, Any]) -> None:
-    sessions = [_session(epochs=1, seed=seed, **changes) for seed in (5, 5, 6)]
+    sessions = [make_session(epochs=1, seed=seed, **changes) for seed in (5, 5, 6)]
 
     for session in sessions:
         train(session, None)
 
-    assert _same(_weights(sessions[0]), _weights(sessions[1]))
-    assert not _same(_weights(sessions[0]), _weights(sessions[2]))
+    assert same_weights(weights_of(sessions[0]), weights_of(sessions[1]))
+    assert not same_weights(weights_of(sessions[0]), weights_of(sessions[2]))
 
 
 @pytest.mark.parametrize("killed_after", [1, 4, 6, 11])
@@ -124,12 +62,26 @@ def test_same_seed_gives_identical_weights_and_another_seed_others(changes: dict
         pytest.param({}, id="sgd"),
         pytest.param({"optimizer": "adamw", "learning_rate": 1e-3, "precision": "bf16"}, id="adamw bf16"),
         pytest.param({"architecture": "resnet18", "dropout": 0.5, "freeze_backbone": True}, id="frozen"),
+        pytest.param(
+            {
+                "ema_decay": 0.9,
+                "mixup": 0.2,
+                "cutmix": 1.0,
+                "clip_norm": 0.5,
+                "layer_decay": 0.7,
+                "unfreeze_epochs": 2,
+                "class_weights": "balanced",
+                "micro_batch": 3,
+                "patience": 2,
+            },
+            id="all methods",
+        ),
     ],
 )
 def test_resumed_job_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, changes: dict[str, Any], killed_after: int
 ) -> None:
-    uninterrupted = _session(**changes)
+    uninterrupted = make_session(**changes)
     expected = train(uninterrupted, None)
     path = tmp_path / "state.pt"
 
@@ -142,18 +94,18 @@ def test_resumed_job_ends_with_the_weights_of_an_uninterrupted_one(
             raise Killed
 
     with pytest.raises(Killed):
-        train(_session(save=save_then_die, checkpoint_steps=1, **changes), None)
-    resumed = _session(checkpoint_steps=1, **changes)
+        train(make_session(save=save_then_die, checkpoint_steps=1, **changes), None)
+    resumed = make_session(checkpoint_steps=1, **changes)
     progress = train(resumed, torch.load(path, weights_only=True))
 
-    assert _same(_weights(resumed), _weights(uninterrupted))
+    assert same_weights(weights_of(resumed), weights_of(uninterrupted))
     assert progress.history == expected.history
 
 
 def test_stop_ends_after_the_step_and_saves_it() -> None:
     saved: list[int] = []
     calls = iter(range(100))
-    session = _session(save=lambda state, step: saved.append(step), stopped=lambda: next(calls) >= 4)
+    session = make_session(save=lambda state, step: saved.append(step), stopped=lambda: next(calls) >= 4)
 
     progress = train(session, None)
 
@@ -164,24 +116,26 @@ def test_stop_ends_after_the_step_and_saves_it() -> None:
 def test_stop_during_the_evaluation_is_resumed_with_it() -> None:
     saved: list[dict[str, Any]] = []
     calls = iter(range(1000))
-    session = _session(
+    session = make_session(
         save=lambda state, step: saved.append(copy.deepcopy(state)), stopped=lambda: next(calls) >= 7
     )  # 1 call before the epoch, 6 after its steps: the next is the evaluation's
 
     stopped = train(session, None)
-    resumed = _session()
+    resumed = make_session()
     progress = train(resumed, saved[-1])
 
     assert stopped.history == [] and stopped.step == 6
-    uninterrupted = _session()
+    uninterrupted = make_session()
     assert progress.history == train(uninterrupted, None).history
-    assert _same(_weights(resumed), _weights(uninterrupted))
+    assert same_weights(weights_of(resumed), weights_of(uninterrupted))
 
 
 def test_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
-    session = _session(learning_rate=100.0, warmup_epochs=0.0, epochs=30)
+    session = make_session(learning_rate=100.0, warmup_epochs=0.0, epochs=30)
 
-    with pytest.raises(JobError, match=r"The training loss is (nan|inf) at epoch \d+, step \d+: lower"):
+    with pytest.raises(
+        JobError, match=r"(The training loss is (nan|inf) at epoch \d+, step \d+|no longer finite): lower"
+    ):
         train(session, None)
 
     assert all(torch.isfinite(parameter).all() for parameter in session.network.parameters())
@@ -189,7 +143,7 @@ def test_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
 
 def test_best_epochs_weights_are_kept_not_the_last() -> None:
     saved: list[dict[str, Any]] = []
-    session = _session(save=lambda state, step: saved.append(state), epochs=4, learning_rate=0.3)
+    session = make_session(save=lambda state, step: saved.append(state), epochs=4, learning_rate=0.3)
 
     progress = train(session, None)
 
@@ -198,11 +152,11 @@ def test_best_epochs_weights_are_kept_not_the_last() -> None:
         key=lambda e: (e["validation_top1_accuracy"], -e["validation_loss"], e["epoch"]),
     )
     assert progress.best == best_epoch
-    assert _same(_weights(session), progress.best_weights)
+    assert same_weights(weights_of(session), progress.best_weights)
 
 
 def test_without_validation_the_last_epoch_is_exported() -> None:
-    session = _session(valid=False)
+    session = make_session(valid=False)
 
     progress = train(session, None)
 
@@ -211,17 +165,17 @@ def test_without_validation_the_last_epoch_is_exported() -> None:
 
 
 def test_frozen_backbone_does_not_move() -> None:
-    session = _session(architecture="resnet18", freeze_backbone=True)
-    before = {name: tensor.clone() for name, tensor in _weights(session).items()}
+    session = make_session(architecture="resnet18", freeze_backbone=True)
+    before = {name: tensor.clone() for name, tensor in weights_of(session).items()}
 
     train(session, None)
 
-    moved = {name for name, tensor in _weights(session).items() if not torch.equal(tensor, before[name])}
+    moved = {name for name, tensor in weights_of(session).items() if not torch.equal(tensor, before[name])}
     assert moved == {"fc.weight", "fc.bias"}
 
 
 def test_weight_decay_leaves_biases_and_norms_alone() -> None:
-    session = _session()
+    session = make_session()
     decayed, plain = build_optimizer(session.network, session.hyperparameters).param_groups
 
     assert decayed["weight_decay"] > 0 == plain["weight_decay"]

@@ -8,14 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.recipe import (
-    CategoricalRange,
-    ContinuousRange,
-    IntegerRange,
     Recipe,
     RecipeError,
     Training,
     read_recipe,
 )
+from training.recipe_tuning import CategoricalRange, ContinuousRange, IntegerRange
 
 RECIPES = sorted(Path("recipes").glob("*.toml"))
 TUNING = '[tuning]\nobjective = "validation_loss"\ndirection = "minimize"\n'
@@ -313,6 +311,28 @@ def test_unusable_value_is_refused(text: str, message: str, tmp_path: Path) -> N
             f"{TUNING}strategy='Hyperband'\nearly_stopping='Auto'\n{BATCH_SIZE}", "='Off'", id="hyperband"
         ),
         pytest.param(f"{TUNING}max_parallel_jobs=5\n{BATCH_SIZE}", "is more than max_jobs=4", id="parallel"),
+        pytest.param(
+            f"{TUNING.replace('validation', 'test')}early_stopping='Auto'\n{BATCH_SIZE}",
+            "is known at a trial's end only",
+            id="stopped-by-what-is-not-known",
+        ),
+        pytest.param(
+            f"{TUNING}warm_start=['{'a' * 33}']\n{BATCH_SIZE}", "a tuning job's name", id="parent-name"
+        ),
+        pytest.param(
+            f"{TUNING}warm_start=['a','b','c','d','e','f']\n{BATCH_SIZE}", "give 0 to 5", id="six-parents"
+        ),
+        pytest.param(f"{TUNING}max_run_seconds=60\n{BATCH_SIZE}", "outside 120", id="short"),
+        pytest.param(
+            f"{TUNING}[tuning.ranges.architecture]\ntype='categorical'\nvalues=['{'a' * 257}']",
+            "longer than 256",
+            id="long-value",
+        ),
+        pytest.param(
+            f"{TUNING}[tuning.ranges.batch_size]\ntype='categorical'\nvalues={list(range(1, 32))}",
+            "has 31 entries; give 1 to 30",
+            id="categories",
+        ),
     ],
 )
 def test_impossible_search_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -353,6 +373,28 @@ def test_overrides_change_hyperparameters_only() -> None:
     assert changed.hyperparameters.image_size == recipe.hyperparameters.image_size
     assert changed.tuning == recipe.tuning
     assert recipe.with_overrides([]) == recipe
+
+
+def test_what_a_search_overrides_is_searched_no_longer(tmp_path: Path) -> None:
+    recipe = read_text(tmp_path, f"{TUNING}{LEARNING_RATE}{BATCH_SIZE}")
+
+    fixed = recipe.for_search(["lr=0.02"])
+
+    assert fixed.tuning and set(fixed.tuning.ranges) == {"batch_size"}
+    assert fixed.hyperparameters.learning_rate == 0.02
+    with pytest.raises(RecipeError, match="--set fixes everything"):
+        recipe.for_search(["lr=0.02", "batch_size=32"])
+    with pytest.raises(RecipeError, match="nothing to search"):
+        Recipe(name="x").for_search([])
+
+
+def test_grid_shrinks_with_what_is_fixed(tmp_path: Path) -> None:
+    rates = "[tuning.ranges.lr]\ntype = 'categorical'\nvalues = [0.1, 0.2, 0.3]\n"
+    recipe = read_text(tmp_path, f"{TUNING}strategy='Grid'\nmax_jobs=6\n{BATCH_SIZE}{rates}")
+
+    fixed = recipe.for_search(["lr=0.1"])
+
+    assert fixed.tuning and (fixed.tuning.max_jobs, fixed.tuning.combinations) == (2, 2)
 
 
 @pytest.mark.parametrize(

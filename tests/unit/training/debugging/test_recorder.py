@@ -148,6 +148,14 @@ def test_flat_part_of_a_sigmoid_is_counted(tmp_path: Path) -> None:
     assert (values["low"], values["high"]) == (-23.0, 16.99999)
 
 
+def test_step_in_several_parts_is_one_step(tmp_path: Path) -> None:
+    series, _ = train_watched(tmp_path, small_network(), {"micro_batch": "3"})
+
+    steps = [step for step in series.steps if step.mode == TRAIN]
+    assert [step.step for step in steps] == list(range(6))
+    assert [list(record.values) for record in _tensors(series, "activations")] == [["2_output_0"]] * 6
+
+
 @pytest.mark.parametrize(
     ("total_steps", "interval"),
     [

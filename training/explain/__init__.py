@@ -1,0 +1,1 @@
+"""Why a trained network answers as it does, and whether that is true (docs/explanations.md)."""
