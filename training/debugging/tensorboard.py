@@ -74,9 +74,7 @@ def _write_tensors(writer: SummaryWriter, record: Tensors, time: float | None) -
     for name, values in record.values.items():
         if all(math.isfinite(values.get(edge, math.nan)) for edge in EDGES):
             histogram = build_histogram(values)
-            writer.add_histogram_raw(
-                f"{place}/{name}", global_step=record.step, walltime=time, **histogram
-            )
+            writer.add_histogram_raw(f"{place}/{name}", global_step=record.step, walltime=time, **histogram)
         for scalar in ("mean_abs", "ratio", "inactive_0"):
             if scalar in values:
                 _write_scalar(writer, f"{place}_{scalar}/{name}", values[scalar], record.step, time)
