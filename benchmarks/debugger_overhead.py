@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,9 @@ from training.debugging.recorder import MOST_STEPS_BETWEEN
 from training.debugging.series import TRAIN, read_series
 from training.hyperparameters import Hyperparameters
 from training.job import Job, read_job
-from training.loop import build_optimizer, use_bf16
+from training.loop import use_bf16
 from training.observer import Observer
+from training.schedule import build_optimizer
 from training.session import Learner, Progress, Session
 from training.step import take_step
 
@@ -46,6 +47,14 @@ NUM_CLASSES = 10
 STEPS = 1000  # of the job these blocks stand for: long enough for the default interval
 WARM_UP_STEPS = 3
 RESAMPLES = 10_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """One network that is trained on, block by block."""
+
+    session: Session
+    optimizer: torch.optim.Optimizer
 
 
 def main() -> None:
@@ -69,26 +78,24 @@ def main() -> None:
         profile_steps=0,
     )
     trainings = {kind: _open(hyperparameters) for kind in KINDS}
-    for session, optimizer in trainings.values():
-        _run_block(session, optimizer, WARM_UP_STEPS)
+    for training in trainings.values():
+        _run_block(training, Observer(), WARM_UP_STEPS)
     rows, recording = [], []
     for number in range(options.rounds):
         row = {}
         for kind in (*KINDS[number % 3 :], *KINDS[: number % 3]):
             with tempfile.TemporaryDirectory() as prefix:
                 job = read_job(Path(prefix))
-                session, optimizer = trainings[kind]
-                session = replace(session, observer=_observer(kind, job, session))
-                row[kind] = _run_block(session, optimizer, options.steps)
+                observer = _observer(kind, job, hyperparameters, trainings[kind].session)
+                row[kind] = _run_block(trainings[kind], observer, options.steps)
                 if kind == "debugger":
                     recording.append(_recorded_share(job))
         rows.append(row)
         print({kind: round(1000 * seconds, 1) for kind, seconds in row.items()}, file=sys.stderr)
-    print(json.dumps(_summarise(rows, recording, options, trainings["nothing"][0])))
+    print(json.dumps(_summarise(rows, recording, options, trainings["nothing"].session)))
 
 
-def _open(hyperparameters: Hyperparameters) -> tuple[Session, torch.optim.Optimizer]:
-    """One network that is trained on, block by block."""
+def _open(hyperparameters: Hyperparameters) -> Training:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side, count = hyperparameters.resize_side, 2 * hyperparameters.batch_size
@@ -105,7 +112,7 @@ def _open(hyperparameters: Hyperparameters) -> tuple[Session, torch.optim.Optimi
         stopped=lambda: False,
     )
     network.network.train()
-    return session, build_optimizer(session.network, hyperparameters)
+    return Training(session=session, optimizer=build_optimizer(session.network, hyperparameters))
 
 
 def _draw(count: int, side: int) -> ImageSet:
@@ -121,8 +128,7 @@ def _draw(count: int, side: int) -> ImageSet:
     return ImageSet(folder=folder, pixels=pixels, fingerprint="", unreadable=())
 
 
-def _observer(kind: str, job: Job, session: Session) -> Observer:
-    hyperparameters = session.hyperparameters
+def _observer(kind: str, job: Job, hyperparameters: Hyperparameters, session: Session) -> Observer:
     if kind == "smdebug":
         return build_hook(job, job.output_dir / kind, asked=True, interval=hyperparameters.debug_interval)
     if kind == "nothing":
@@ -137,16 +143,18 @@ def _observer(kind: str, job: Job, session: Session) -> Observer:
     )
 
 
-def _run_block(session: Session, optimizer: torch.optim.Optimizer, steps: int) -> float:
+def _run_block(training: Training, observer: Observer, steps: int) -> float:
     """Seconds per step. Steps count from 0 in each block: its first one is recorded."""
-    learner = Learner(progress=Progress(), optimizer=optimizer, average=None, class_weights=None)
+    session = replace(training.session, observer=observer)
     size = session.hyperparameters.batch_size
-    with closing(session.observer):
-        session.observer.watch(session.network.network)
+    learner = Learner(progress=Progress(), optimizer=training.optimizer, average=None, class_weights=None)
+    with closing(observer):
+        observer.watch(session.network.network)
         _wait(session.device)
         started = time.perf_counter()
         for step in range(steps):
-            take_step(session, learner, (np.arange(size) + step) % len(session.train))
+            batch: NDArray[np.int64] = (np.arange(size) + step) % len(session.train)
+            take_step(session, learner, batch)
         _wait(session.device)
         return (time.perf_counter() - started) / steps
 

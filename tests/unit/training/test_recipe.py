@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def test_two_instance_recipe_searches_what_the_single_one_searches() -> None:
 
     assert single.tuning and double.tuning
     assert double.tuning.ranges == single.tuning.ranges
-    assert double.hyperparameters == single.hyperparameters
+    rules = double.hyperparameters.debug_rules  # the single one's have their thresholds spelled out
+    assert double.hyperparameters == dataclasses.replace(single.hyperparameters, debug_rules=rules)
     assert double.data == single.data
     assert (double.tuning.instance_count, double.training.instance_count) == (2, 2)
 
