@@ -74,7 +74,7 @@ def build_hook_config(debugger: Debugger, output: str) -> dict[str, Any]:
                 "CollectionName": name,
                 "CollectionParameters": {
                     "save_interval": interval,
-                    # a validation pass has one loss, at its last batch: Overfit and Overtraining look at it
+                    # a step in mode EVAL is a validation pass, which Overfit and Overtraining look at
                     **({"eval.save_interval": "1"} if name == "losses" else {}),
                     **({"include_regex": REGEXES[name]} if name in REGEXES else {}),
                 },

@@ -22,7 +22,7 @@ HYPERPARAMETERS = {
     "image_size": "32",
     "resize": "32",
     "epochs": "1000",
-    "batch_size": "64",
+    "batch_size": "16",
     "precision": "fp32",
     "quantize": "off",
     "doctor": "off",

@@ -1,9 +1,9 @@
 """smdebug's own output, for SageMaker Debugger's rules and for `smdebug.trials.create_trial`.
 
 A job with DebugHookConfig finds debughookconfig.json, and what it says is done; `smdebug=true` writes losses,
-weights, biases and gradients into the job's output. A step is to smdebug one pass through the network: with
-micro_batch there are several in an optimizer step. The only file that knows smdebug; without either there is
-nothing to call, and nothing of it is loaded.
+weights, biases and gradients into the job's output. Its steps are optimizer steps, and in mode EVAL passes
+over the validation split, of which the first batch's tensors are saved. The only file that knows smdebug;
+without either there is nothing to call, and nothing of it is loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from training.job import Job
 from training.observer import LossFacts, Observer
@@ -67,18 +68,25 @@ class SmdebugHook(Observer):
         self._hook._make_numpy_array = _to_numpy
         self._end_file = end_file
         self._network: nn.Module | None = None
+        self._handle: RemovableHandle | None = None
+        self._of_this_pass: Any = set()  # the collections that the evaluation's step saves
 
     def watch(self, network: nn.Module) -> None:
         self._network = network
         self._hook.register_module(network)
+        _drop(network._forward_pre_hooks, self._hook)  # it would count every micro batch as a step
+        self._handle = network.register_forward_hook(self._forward_ends)
 
     def step_starts(self, step: int) -> None:
         self._hook.set_mode(self._modes.TRAIN)
+        self._hook.forward_pre_hook(self._network, ())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         if name == "evaluation":
             self._hook.set_mode(self._modes.EVAL)
+            self._hook.forward_pre_hook(self._network, ())
+            self._of_this_pass = self._hook._get_collections_to_save_for_step()
         yield
 
     def loss_ready(self, facts: LossFacts) -> None:
@@ -93,19 +101,24 @@ class SmdebugHook(Observer):
         log_probabilities: NDArray[np.float64],
         targets: NDArray[np.int64],
     ) -> None:
-        self._record(metrics["loss"])  # of the pass, at its last batch
+        self._hook._collections_to_save_for_step = self._of_this_pass
+        self._record(metrics["loss"])
 
     def close(self) -> None:
         self._hook.close()
-        if self._network is not None:
+        if self._network is not None and self._handle is not None:
+            self._handle.remove()
             _unregister(self._hook, self._network)
         if self._end_file is not None and self._end_file.parent.is_dir():
             # Where smdebug sees a job's name it leaves this to the service, which does not know of us.
             self._end_file.touch()
 
     def _record(self, loss: float) -> None:
-        if self._hook.prepared_collections:  # at the first forward pass; stored features have none
-            self._hook.record_tensor_value(LOSS, torch.tensor(loss))
+        self._hook.record_tensor_value(LOSS, torch.tensor(loss))
+
+    def _forward_ends(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._hook.mode == self._modes.EVAL:
+            self._hook._collections_to_save_for_step = set()
 
 
 def _import_smdebug() -> ModuleType:
@@ -129,6 +142,10 @@ def _to_numpy(value: Any) -> Any:
 def _unregister(hook: Any, network: nn.Module) -> None:
     """smdebug keeps no handles of what it registers; an exported network must not call it."""
     for module in network.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [key for key, call in hooks.items() if getattr(call, "__self__", None) is hook]:
-                del hooks[key]
+        _drop(module._forward_hooks, hook)
+        _drop(module._forward_pre_hooks, hook)
+
+
+def _drop(hooks: MutableMapping[int, Any], hook: Any) -> None:
+    for key in [key for key, call in hooks.items() if getattr(call, "__self__", None) is hook]:
+        del hooks[key]
