@@ -15,7 +15,7 @@ from training.debugging.live import VERDICTS_FILE
 from training.debugging.observers import FOLDER
 from training.debugging.report import REPORT_FILE
 from training.debugging.report.__main__ import main
-from training.debugging.series import SERIES_FILE, read_series
+from training.debugging.series import SERIES_FILE, TRAIN, read_series
 
 HYPERPARAMETERS = {
     "architecture": "cnn",
@@ -53,12 +53,13 @@ def test_killed_job_leaves_its_series_and_goes_on_until_a_rule_stops_it(shapes: 
 
     assert job.returncode == -signal.SIGKILL
     killed = read_series(folder)
-    assert len(killed.steps) >= 3 and killed.tensors and killed.system
+    assert len(killed.steps) >= 2 and killed.tensors and killed.system
     assert "ended" not in {fact.name for fact in killed.facts}
     assert (folder / SERIES_FILE).read_text().count("\n") >= len(killed.steps)
 
     assert main([str(tmp_path)]) == 0
-    assert f"was killed after step {killed.steps[-1].step}" in (folder / REPORT_FILE).read_text()
+    last = max(step.step for step in killed.steps if step.mode == TRAIN)
+    assert f"was killed after step {last}" in (folder / REPORT_FILE).read_text()
 
     rules = "LossNotDecreasing:num_steps=1;diff_percent=100;action=stop"
     config = tmp_path / "input" / "config" / "hyperparameters.json"

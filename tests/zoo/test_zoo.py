@@ -12,6 +12,7 @@ from torch import nn
 from artifact.preprocess import Preprocess
 from tests.zoo.trainings import (
     SIDE,
+    Ascent,
     Detached,
     Outcome,
     Spoiler,
@@ -38,7 +39,7 @@ def set_to_zero(network: nn.Sequential) -> None:
 FAULTS = {
     "dead ReLUs": Training(network=convolutional(kill_first_relu)),
     "learning rate 100": Training(network=plain(), settings={"learning_rate": "100", "warmup_epochs": "0"}),
-    "learning rate 100 with norms": Training(network=convolutional(), settings={"learning_rate": "100"}),
+    "sign error": Training(network=convolutional(), observers=lambda network: [Ascent(network, 12)]),
     "frozen layer": Training(network=Detached),
     "all-zero weights": Training(network=convolutional(set_to_zero)),
     "tiny weights": Training(network=plain(scale=0.01, depth=4), settings={"learning_rate": "0.01"}),
@@ -87,7 +88,7 @@ TABLE = [
     (ask("Overfit"), "learnt by heart", "healthy"),
     (ask("Overtraining", {"patience_validation": "5"}), "plateau", "healthy"),
     (ask("LossNotDecreasing", {"num_steps": "6"}), "plateau", "healthy"),
-    (ask("LossNotDecreasing", {"num_steps": "6"}), "learning rate 100 with norms", "healthy"),
+    (ask("LossNotDecreasing", {"num_steps": "6"}), "sign error", "healthy"),
     (ask("ClassImbalance", {"samples": "96"}), "imbalanced classes", "healthy"),
     (ask("Confusion", {"category_no": "3"}), "two classes alike", "healthy"),
     (ask("CheckInputImages", {"threshold_samples": "96"}), "unnormalised inputs", "healthy"),

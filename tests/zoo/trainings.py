@@ -100,6 +100,19 @@ class Spoiler(Observer):
             self._parameter.grad[0] = float("nan")
 
 
+class Ascent(Observer):
+    """Turns the gradients round from a step on: the loss is climbed."""
+
+    def __init__(self, network: nn.Module, step: int) -> None:
+        self._network = network
+        self._step = step
+
+    def gradients_ready(self, step: int) -> None:
+        for parameter in self._network.parameters() if step >= self._step else ():
+            if parameter.grad is not None:
+                parameter.grad.neg_()
+
+
 def run_training(training: Training, directory: Path, rules: list[RuleSettings]) -> Outcome:
     """Train, judging live by `rules`; a loss that is not finite ends it as it ends a job."""
     torch.manual_seed(0)

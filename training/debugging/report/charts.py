@@ -64,7 +64,7 @@ def draw_evidence(evidence: Mapping[str, Sequence[float] | float], step: int | N
     if len(curves) < 2:
         return ""
     (x_name, x), *rest = curves.items()
-    _, axes = new_axes()
+    _, axes = new_axes(inches=(4.6, 2.7))
     for color, (name, values) in zip(itertools.cycle(PALETTE), rest, strict=False):
         px, py = _finite(x, values)
         if x_name == "class":

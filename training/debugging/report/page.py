@@ -19,6 +19,7 @@ from training.debugging.rules.selection import eval_steps, number, train_steps
 
 MOST_OPERATORS = 12
 REST = "other"
+NOT_SET = {"memory_budget_bytes", "debug_interval", "pixels_bytes"}  # facts of a job that nobody chose
 
 
 def write_page(runs: Sequence[Run], destination: Path) -> None:
@@ -154,6 +155,7 @@ def _compare(runs: Sequence[Run]) -> dict[str, Any]:
     names = [run.name for run in runs]
     jobs = [run.job for run in runs]
     settings = {name for job in jobs for name, value in job.items() if not isinstance(value, (dict, list))}
+    settings -= NOT_SET
     return {
         "names": names,
         "curves": {
@@ -198,7 +200,7 @@ def _wait_words(run: Run) -> str:
 
 
 _FIGURES: dict[str, Callable[[Run], str]] = {
-    "Ended": lambda run: words.headline(run)[0],
+    "In short": lambda run: words.headline(run)[0],
     "Best validation accuracy": _best,
     "Steps": lambda run: str(len(train_steps(run.series))),
     "Training time": lambda run: words.duration_words(duration_seconds(run.series)),

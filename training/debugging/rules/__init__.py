@@ -66,13 +66,13 @@ RULES: dict[str, type[Rule]] = MODEL_RULES | PROFILER_RULES | {"ProfilerReport":
 
 
 def check_rules(configured: Iterable[RuleSettings]) -> None:
-    """Before a job costs anything. Raises RuleError for an unknown rule, action or parameter."""
+    """Before a job costs anything. Raises RuleError for an unknown rule, action, parameter or value."""
     for settings in configured:
-        _build(settings)
+        _build(settings).judge(Series())  # regexes and collections are read when a rule looks
 
 
 def evaluate(series: Series, configured: Iterable[RuleSettings]) -> list[Verdict]:
-    """One verdict for each rule, in order. Raises RuleError as `check_rules` does.
+    """One verdict for each rule, in order. Raises RuleError for an unknown rule, action or parameter.
 
     A rule that fails over what was recorded has the status Error: it must not end a training.
     """
@@ -91,8 +91,8 @@ def _build(settings: RuleSettings) -> Rule:
 def _judge(rule: Rule, series: Series) -> Verdict:
     try:
         return rule.judge(series)
-    except RuleError:
-        raise
+    except RuleError as error:  # such as a number of classes that is not the data's
+        return Verdict(rule=type(rule).__name__, status="Error", summary=str(error))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         name = type(rule).__name__
         logger.exception("rule=%s could not judge the series", name)

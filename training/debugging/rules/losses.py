@@ -16,6 +16,7 @@ from training.debugging.series import Series, Step
 MODES = ("EVAL", "TRAIN", "GLOBAL")
 SETTLED = 0.02  # of a validation loss: what it falls by from pass to pass while the network still learns
 WINDOWS = 3  # without progress, before noise can be ruled out
+NOISE = 3.0  # standard errors
 EXPLOSION = 4.0  # times the loss before: no noise rises like that
 
 
@@ -119,10 +120,11 @@ class Overtraining(Rule):
 class LossNotDecreasing(Rule):
     """Fires when the loss of `num_steps` fell by less than `diff_percent`, or rose.
 
-    Compared are the means of adjacent windows of `num_steps`, not single batches: one batch's loss is
-    noise. Less than `diff_percent` below the best window so far WINDOWS times in a row is a stall, unless
-    the loss has fallen to a hundredth or the schedule has let the learning rate go; a rise by
-    `increase_threshold_percent` counts at once when it is more than twice its standard error.
+    Compared are the means of adjacent windows of `num_steps`, not single batches: one batch's loss is noise.
+    A stall is 3 windows in a row of which none is `diff_percent` below the best so far, nor their mean below
+    that of the 3 before; unless the loss has fallen to a hundredth or the schedule has let the learning rate
+    go. A rise over the last 3 windows by
+    `increase_threshold_percent` counts at once when it is more than 3 standard errors.
     """
 
     collection_names: str | None = None  # accepted; there is one loss
@@ -148,14 +150,17 @@ class LossNotDecreasing(Rule):
         resting = self._resting(steps, count) | (means < 0.01 * means[0])
         best, stalled = means[0], 0
         for window in range(1, count):
-            rise = means[window] - means[window - 1]
-            high = self.increase_threshold_percent / 100 * abs(means[window - 1])
-            noise = 2 * math.hypot(errors[window], errors[window - 1])
-            stalled = 0 if means[window] < best * (1 - self.diff_percent / 100) else stalled + 1
-            if not rise <= max(high, min(noise, EXPLOSION * abs(means[window - 1]))):
-                return self._issue(ends[window], float(means[window - 1]), float(means[window]), evidence)
-            if stalled >= WINDOWS and not resting[window]:
-                return self._issue(ends[window], float(best), float(means[window]), evidence)
+            highest = means[max(0, window - WINDOWS) : window].max()
+            rise = means[window] - highest
+            high = self.increase_threshold_percent / 100 * abs(highest)
+            noise = NOISE * math.hypot(errors[window], errors[window - 1])
+            falls = 1 - self.diff_percent / 100
+            stalled = 0 if means[window] < best * falls else stalled + 1
+            if not rise <= max(high, min(noise, EXPLOSION * abs(highest))):
+                return self._issue(ends[window], float(highest), float(means[window]), evidence)
+            before, last = _adjacent_means(means[: window + 1])
+            if stalled >= WINDOWS and not last < before * falls and not resting[window]:
+                return self._issue(ends[window], before, last, evidence)
             best = min(best, means[window])
         return self.fine(
             f"The mean loss of {self.num_steps} steps went from {number(means[0])} to {number(means[-1])}.",
@@ -192,6 +197,13 @@ class LossNotDecreasing(Rule):
         if self.mode.upper() not in MODES:
             raise RuleError(f"LossNotDecreasing: mode={self.mode!r} is not one of {', '.join(MODES)}.")
         return eval_steps(series) if self.mode.upper() == "EVAL" else train_steps(series)
+
+
+def _adjacent_means(means: NDArray[np.float64]) -> tuple[float, float]:
+    """Of the last WINDOWS and of the WINDOWS before them; (inf, ...) where there are too few."""
+    if len(means) < 2 * WINDOWS:
+        return math.inf, float(means[-WINDOWS:].mean())
+    return float(means[-2 * WINDOWS : -WINDOWS].mean()), float(means[-WINDOWS:].mean())
 
 
 def pair_losses(series: Series) -> list[tuple[int, float, float]]:

@@ -39,7 +39,8 @@ def phase_seconds(steps: list[Step]) -> dict[str, float]:
 class DataWait(Rule):
     """Kennel's own: fires when waiting for data takes more than `threshold` percent of the step.
 
-    Data wait is the phases `data` (pixels out of memory or their file) and `transfer` (to the device).
+    Data wait is the phases `data` (pixels out of memory or their file, augmented) and `transfer` (to the
+    device).
     """
 
     threshold: float = 20.0
@@ -79,9 +80,9 @@ def data_advice(series: Series, gain: float) -> str:
     if job.get("pixels_in") == "file":
         return f"{_fit_advice(job)} {faster}"
     return (
-        "The decoded images lie in memory and still come late: the machine swaps or its processors are "
-        "busy with "
-        f"something else. Take an instance with more of both, or lower image_size. {faster}"
+        "The decoded images lie in memory, so it is augmentation on busy processors: take an instance "
+        "with more "
+        f"of them, set augmentation=none to see what it costs, or lower image_size. {faster}"
     )
 
 

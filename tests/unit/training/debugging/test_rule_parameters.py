@@ -15,7 +15,7 @@ from training.debugging.rules import (
     read_recipe_rules,
     read_rule_configuration,
 )
-from training.debugging.series import Series
+from training.debugging.series import EVAL, Predictions, Series
 from training.recipe import read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -163,8 +163,27 @@ def test_what_cannot_be_meant_is_refused_by_name(settings: RuleSettings, message
     assert message in str(caught.value)
 
 
-def test_collection_that_is_never_recorded_is_refused() -> None:
-    settings = RuleSettings(name="AllZero", parameters={"collection_names": "embeddings"})
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("AllZero", {"collection_names": "embeddings"}, "'embeddings' is not recorded; there are weights"),
+        ("AllZero", {"tensor_regex": "*"}, "tensor_regex='\\*' is not a regular expression"),
+        ("LossNotDecreasing", {"mode": "PREDICT"}, "mode='PREDICT' is not one of EVAL, TRAIN, GLOBAL"),
+    ],
+)
+def test_value_that_no_series_could_satisfy_is_refused_at_once(
+    name: str, parameters: dict[str, str], message: str
+) -> None:
+    with pytest.raises(RuleError, match=message):
+        check_rules([RuleSettings(name=name, parameters=parameters)])
 
-    with pytest.raises(RuleError, match="collection_names='embeddings' is not recorded; there are weights"):
-        evaluate(Series(), [settings])
+
+def test_wrong_number_of_classes_does_not_end_a_training() -> None:
+    series = Series(predictions=[Predictions(step=1, mode=EVAL, confusion=[[3, 0], [0, 3]])])
+
+    (verdict,) = evaluate(series, [RuleSettings(name="Confusion", parameters={"category_no": "10"})])
+
+    assert (verdict.status, verdict.summary) == (
+        "Error",
+        "Confusion: category_no=10, but there are 2 classes.",
+    )
