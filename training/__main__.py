@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from artifact.preprocess import Preprocess
 from training.hyperparameters import NAMES, HyperparameterError, Hyperparameters, parse_hyperparameters
 from training.job import DEFAULT_PREFIX, PREFIX_VARIABLE, Job, JobError, read_job, write_failure
 from training.launch import Launcher, processes_per_host
@@ -75,6 +74,7 @@ def _train(job: Job, hyperparameters: Hyperparameters, processes: int, options: 
 
 
 def _import(options: argparse.Namespace) -> int:
+    from artifact.preprocess import Preprocess
     from training.run import import_weights
 
     try:

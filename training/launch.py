@@ -32,6 +32,7 @@ OUT_OF_MEMORY = "the memory ran out. Lower batch_size or image_size, or take a m
 ADVICE = {
     signal.SIGKILL: "by a person, or by whoever watches over its memory.",
     signal.SIGABRT: "a library gave up, often because the memory ran out, see the end of its log.",
+    signal.SIGTERM: "a second time, before it had saved everything.",
     signal.SIGBUS: "a file mapped into memory could not be written: is the disk of TMPDIR or /dev/shm full?",
 }
 

@@ -139,3 +139,12 @@ def test_processes_die_with_the_one_that_sees_to_them(tmp_path: Path) -> None:
 )
 def test_exit_is_explained(code: int, oom_killed: bool, sentence: str) -> None:
     assert explain_exit(code, oom_killed=oom_killed).startswith(sentence)
+
+
+def test_process_beside_the_trainer_loads_nothing_heavy() -> None:
+    code = "import sys, training.__main__; print(*sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == []
