@@ -6,6 +6,7 @@ loads no torch, says it in its place, and starts the processes again where the j
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import math
@@ -109,16 +110,18 @@ class Launcher:
 
     def _say_why(self, codes: Sequence[int | None], *, oom_killed: bool) -> str:
         """What the failure file says, once it says something."""
-        if not (self.failure_path.is_file() and self.failure_path.stat().st_size):
-            index, code = next((index, code) for index, code in enumerate(codes) if code)
-            which = f" {index + 1} of {len(codes)}" if len(codes) > 1 else ""
-            self.failure_path.unlink(missing_ok=True)
-            sentence = f"The training process{which} {explain_exit(code, oom_killed=oom_killed)}"
-            checkpoints = sorted(self.checkpoint_dir.glob("step-*.pt"))
-            kept = f" The checkpoint of step {int(checkpoints[-1].stem[5:])} is kept." if checkpoints else ""
-            write_failure(self.failure_path, sentence + kept)
-            logger.error("%s", sentence + kept)
-        return self.failure_path.read_text(encoding="utf-8")
+        with contextlib.suppress(FileNotFoundError):
+            if said := self.failure_path.read_text(encoding="utf-8", errors="replace"):
+                return said
+            self.failure_path.unlink()
+        index, code = next((index, code) for index, code in enumerate(codes) if code)
+        which = f" {index + 1} of {len(codes)}" if len(codes) > 1 else ""
+        sentence = f"The training process{which} {explain_exit(code, oom_killed=oom_killed)}"
+        if checkpoints := sorted(self.checkpoint_dir.glob("step-*.pt")):
+            sentence += f" The checkpoint of step {int(checkpoints[-1].stem[5:])} is kept."
+        write_failure(self.failure_path, sentence)
+        logger.error("%s", sentence)
+        return sentence
 
 
 def explain_exit(code: int, *, oom_killed: bool) -> str:

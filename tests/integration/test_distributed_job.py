@@ -41,6 +41,7 @@ WITHOUT_BATCH_NORM = {
     "batch_size": "63",
     "checkpoint_steps": "0",
     "warmup_epochs": "5",
+    "learning_rate": "0.2",
     "quantize": "off",
 }
 
@@ -148,7 +149,7 @@ def test_loss_curve_of_two_hosts_is_that_of_one_with_the_same_batch(shapes: Path
         for output in outputs.values()
     )
     curve = [entry["train_loss"] for entry in one]
-    assert len(curve) == 50 and curve[-1] < 0.97 * curve[0]
+    assert len(curve) == 50 and curve[-1] < 0.99 * curve[0]
     assert [entry["train_loss"] for entry in two] == pytest.approx(curve, rel=1e-3)
     assert [entry["validation_loss"] for entry in two] == pytest.approx(
         [entry["validation_loss"] for entry in one], rel=1e-3

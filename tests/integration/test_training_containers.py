@@ -27,6 +27,7 @@ STEP_BY_STEP = {
     "epochs": "50",
     "batch_size": "64",
     "warmup_epochs": "5",
+    "learning_rate": "0.2",
     "precision": "fp32",
     "quantize": "off",
     "doctor": "off",

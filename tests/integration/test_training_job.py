@@ -20,6 +20,7 @@ import pytest
 
 from artifact.bundle import read_bundle
 from local.platform import REPOSITORY, lay_out_training_job
+from tests.small_disk import disk_of, fill
 from training.metrics import METRICS, metric_regex
 
 HYPERPARAMETERS = {
@@ -141,6 +142,22 @@ def test_sigterm_before_the_first_step_ends_at_once(shapes: Path, tmp_path: Path
     assert process.returncode == 0
     assert time.monotonic() - started < 10
     assert not (tmp_path / "job/model/manifest.json").exists()
+
+
+def test_disk_that_is_full_at_the_end_is_named_and_leaves_no_half_artifact(
+    shapes: Path, tmp_path: Path
+) -> None:
+    with disk_of(30_000, tmp_path / "disk"):
+        prefix = tmp_path / "disk/job"
+        process = _start(prefix, shapes, epochs="6")
+        _wait_for_checkpoint(prefix, 3)
+        fill(tmp_path / "disk/ballast")
+        _, stderr = process.communicate(timeout=300)
+
+        assert process.returncode == 1, stderr
+        assert (prefix / "output/failure").read_text().startswith("No space left on the disk")
+        assert list((prefix / "model").iterdir()) == []
+        assert list((prefix / "checkpoints").glob("step-*.pt"))
 
 
 @pytest.mark.parametrize(
