@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -19,8 +20,7 @@ from chaos.training_job import PATIENCE_SECONDS, TrainingJob
 DISK_MIB = 24
 GROUP_MIB = 1536  # a trainer needs a third of it
 HOG = """
-import pathlib, sys, time
-pathlib.Path("/proc/self/oom_score_adj").write_text("-1000")
+import sys, time
 held = [bytearray(b"x") * 2**22 for _ in range(int(sys.argv[1]) // 4 - 24)]
 time.sleep(600)
 """
@@ -51,9 +51,10 @@ def _limit_memory(job: TrainingJob, ending: ExitStack) -> None:
 
 
 def _take_memory(job: TrainingJob) -> None:
-    """From beside it in its group, by a process that the kernel may not kill, until the trainer is gone."""
+    """From beside it in its group, until the kernel kills the trainer, which it is told to prefer."""
     assert job.group is not None
     trainer = job.trainer
+    Path(f"/proc/{trainer}/oom_score_adj").write_text("1000")
     hog = subprocess.Popen([sys.executable, "-c", HOG, str(GROUP_MIB)], preexec_fn=job.group.enter)
     try:
         psutil.wait_procs([psutil.Process(trainer)], timeout=PATIENCE_SECONDS)

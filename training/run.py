@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -45,6 +46,8 @@ from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
 from training.stop import Stopped, StopSignal
 
 logger = logging.getLogger(__name__)
+
+FULL_BYTES = 2**20  # free on a disk on which writing just failed
 
 
 def import_weights(
@@ -115,8 +118,11 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     )
     try:
         exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
-    except Exception:
+    except Exception as error:
+        is_full = shutil.disk_usage(job.prefix).free < FULL_BYTES
         _empty(job.model_dir)  # what is not whole must not be taken for a model
+        if is_full:  # some libraries say "iostream error" and no more
+            raise OSError(errno.ENOSPC, f"No space left on device ({error})", str(job.model_dir)) from error
         raise
     _write_output(job.output_dir, trained, progress, test, exported)
     _say_last_metrics(progress, exported.test)
