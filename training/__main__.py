@@ -92,7 +92,7 @@ def _train(job: Job, hyperparameters: Hyperparameters, processes: int, options: 
 
 def _import(options: argparse.Namespace) -> int:
     from artifact.preprocess import Preprocess
-    from training.run import import_weights
+    from training.importing import import_weights
 
     try:
         artifact = import_weights(

@@ -1,4 +1,4 @@
-"""The story of a training job: images -> network -> artifact and report; and importing weights."""
+"""The story of a training job: images -> network -> artifact and report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 
-from artifact.bundle import pack_artifact
 from artifact.cores import available_cores
-from artifact.labels import read_labels
 from artifact.network import ArchitectureError, PixelNetwork, build_network
 from artifact.preprocess import Preprocess
 from scoring.items import Item
@@ -29,7 +27,7 @@ from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
 from training.evaluate import Evaluation
-from training.export import Exported, Trained, draw_golden_body, export, read_golden_body
+from training.export import Exported, Trained, export, read_golden_body
 from training.hyperparameters import Hyperparameters
 from training.job import Job, JobError, find_splits
 from training.loop import Progress, Session, best_metrics, train, use_bf16
@@ -38,7 +36,6 @@ from training.network import (
     download_pretrained,
     freeze_backbone,
     load_backbone,
-    load_weights,
     read_state_dict,
 )
 from training.quantize import Samples, choose_calibration
@@ -48,25 +45,6 @@ from training.stop import Stopped, StopSignal
 logger = logging.getLogger(__name__)
 
 FULL_BYTES = 2**20  # free on a disk on which writing just failed
-
-
-def import_weights(
-    weights: Path, *, architecture: str, labels_path: Path, output: Path, preprocess: Preprocess
-) -> Path:
-    """An artifact, `output`/model.tar.gz, from weights that were trained elsewhere."""
-    labels = read_labels(labels_path)
-    network = build_network(architecture, len(labels))
-    load_weights(network, read_state_dict(weights), source=str(weights))
-    trained = Trained(
-        network=PixelNetwork(network, preprocess),
-        architecture=architecture,
-        labels=labels,
-        preprocess=preprocess,
-        golden_body=draw_golden_body(preprocess.resize),
-    )
-    export(trained, output / "model")
-    pack_artifact(output / "model", output / "model.tar.gz")
-    return output / "model.tar.gz"
 
 
 def run(
