@@ -95,6 +95,6 @@ def test_container_without_enough_memory_says_so(training_image: str, shapes: Pa
     with removed_at_the_end(container):
         done = subprocess.run(container.command(), capture_output=True, text=True, check=False)
 
-    failure = (tmp_path / "output/failure").read_text()
     assert done.returncode == 1, done.stderr[-2000:]
+    failure = (tmp_path / "output/failure").read_text()
     assert failure.startswith("The training process was killed by the kernel (SIGKILL): the memory ran out.")
