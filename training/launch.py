@@ -135,13 +135,32 @@ def explain_exit(code: int, *, oom_killed: bool) -> str:
     return f"was killed ({number.name}): {advice}"
 
 
-def count_oom_kills() -> int:
-    """By the kernel, on the whole machine since it started; 0 where it does not tell."""
+def count_oom_kills(root: Path = Path("/")) -> int:
+    """By the kernel, in this process's control group, else on the whole machine; 0 where nobody tells."""
+    for path in _oom_counters(root):
+        try:
+            counters = dict(line.split() for line in path.read_text().splitlines())
+            return int(counters["oom_kill"])
+        except (OSError, KeyError):
+            continue
+    return 0
+
+
+def _oom_counters(root: Path) -> list[Path]:
+    """Of control groups version 1 and 2; in a container its own group is mounted at the top."""
     try:
-        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return 0
-    return int(counters.get("oom_kill", 0))
+        lines = []
+    groups = {names: path.lstrip("/") for _, names, path in (line.split(":", 2) for line in lines)}
+    first, second = root / "sys/fs/cgroup/memory", root / "sys/fs/cgroup"
+    return [
+        first / groups.get("memory", "") / "memory.oom_control",
+        first / "memory.oom_control",
+        second / groups.get("", "") / "memory.events",
+        second / "memory.events",
+        root / "proc/vmstat",
+    ]
 
 
 def processes_per_host() -> int:
