@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from chaos.training_job import TrainingJob
+from chaos.memory_group import MemoryGroup
+from chaos.training_job import PATIENCE_SECONDS, TrainingJob
 
 DISK_MIB = 24
+GROUP_MIB = 1536  # a trainer needs a third of it
+HOG = """
+import sys, time
+held = [bytearray(b"x") * 2**22 for _ in range(int(sys.argv[1]) // 4 - 24)]
+time.sleep(600)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +43,24 @@ def _terminate(job: TrainingJob) -> None:
     os.kill(job.launcher, signal.SIGTERM)
 
 
+def _limit_memory(job: TrainingJob, ending: ExitStack) -> None:
+    """A control group for all that the job starts. Raises PermissionError for anybody but root."""
+    group = MemoryGroup(f"kennel-chaos-{os.getpid()}", GROUP_MIB * 2**20)
+    ending.callback(group.remove)
+    job.group = group
+
+
 def _take_memory(job: TrainingJob) -> None:
-    """From now on the trainer gets no more address space than it has."""
-    size = psutil.Process(job.trainer).memory_info().vms
-    resource.prlimit(job.trainer, resource.RLIMIT_AS, (size, size))
+    """From beside it in its group, until the kernel kills the trainer, which it is told to prefer."""
+    assert job.group is not None
+    trainer = job.trainer
+    Path(f"/proc/{trainer}/oom_score_adj").write_text("1000")
+    hog = subprocess.Popen([sys.executable, "-c", HOG, str(GROUP_MIB)], preexec_fn=job.group.enter)
+    try:
+        psutil.wait_procs([psutil.Process(trainer)], timeout=PATIENCE_SECONDS)
+    finally:
+        hog.kill()
+        hog.wait()
 
 
 def _mount(job: TrainingJob, ending: ExitStack) -> None:
@@ -72,8 +94,8 @@ def _judge_stopped(job: TrainingJob, exit_code: int, failure: str) -> list[str]:
 
 
 def _judge_starved(job: TrainingJob, exit_code: int, failure: str) -> list[str]:
-    """It may have had all the memory it needed."""
-    return [] if exit_code == 0 and job.is_complete() else _expect(exit_code, 1, failure, "memory")
+    words = "The training process was killed by the kernel (SIGKILL): the memory ran out."
+    return _expect(exit_code, 1, failure, words)
 
 
 def _judge_full(job: TrainingJob, exit_code: int, failure: str) -> list[str]:
@@ -90,5 +112,5 @@ FAULTS = {
     "kill": Fault(strike=_kill, judge=_judge_killed),
     "terminate": Fault(strike=_terminate, judge=_judge_stopped),
     "disk": Fault(strike=_fill, judge=_judge_full, prepare=_mount),
-    "memory": Fault(strike=_take_memory, judge=_judge_starved),
+    "memory": Fault(strike=_take_memory, judge=_judge_starved, prepare=_limit_memory),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from chaos.memory_group import MemoryGroup
 from local.platform import REPOSITORY, container_environment, lay_out_training_job, training_python
 
 INTERVAL = 3  # steps between checkpoints
@@ -37,6 +38,7 @@ class TrainingJob:
 
     def __init__(self, prefix: Path, data: Path) -> None:
         self.prefix = prefix
+        self.group: MemoryGroup | None = None  # that it runs in
         self._data = data
         self._process: subprocess.Popen[bytes] | None = None
         self._log = prefix.with_suffix(".log")
@@ -62,6 +64,7 @@ class TrainingJob:
                 env=container_environment(training_python(), KENNEL_PREFIX=str(self.prefix)),
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                preexec_fn=self.group.enter if self.group else None,
             )
 
     def wait(self) -> int:

@@ -13,9 +13,17 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from artifact.preprocess import Preprocess
 from training.hyperparameters import NAMES, HyperparameterError, Hyperparameters, parse_hyperparameters
-from training.job import DEFAULT_PREFIX, PREFIX_VARIABLE, Job, JobError, read_job, write_failure
+from training.job import (
+    DEFAULT_PREFIX,
+    PREFIX_VARIABLE,
+    Job,
+    JobError,
+    read_job,
+    release_failure,
+    reserve_failure,
+    write_failure,
+)
 from training.launch import Launcher, processes_per_host
 
 logger = logging.getLogger("training")
@@ -29,11 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Start the processes that train, and be one where --local-rank says so."""
+    failure_path = options.prefix / "output" / "failure"
+    if options.local_rank is not None:
+        return _run_part(options, failure_path)
+    reserve_failure(failure_path)
+    try:
+        return _run_part(options, failure_path)
+    finally:
+        release_failure(failure_path)
+
+
+def _run_part(options: argparse.Namespace, failure_path: Path) -> int:
+    """Start the processes that train, or be one of them where --local-rank says so."""
     prefix: Path = options.prefix
-    failure_path = prefix / "output" / "failure"
-    if options.local_rank is None:
-        failure_path.unlink(missing_ok=True)  # an earlier job's; of this one the first to write it is heard
     try:
         job = read_job(prefix)
         hyperparameters = parse_hyperparameters(job.raw_hyperparameters)
@@ -75,7 +91,8 @@ def _train(job: Job, hyperparameters: Hyperparameters, processes: int, options: 
 
 
 def _import(options: argparse.Namespace) -> int:
-    from training.run import import_weights
+    from artifact.preprocess import Preprocess
+    from training.importing import import_weights
 
     try:
         artifact = import_weights(

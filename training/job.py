@@ -6,7 +6,9 @@ Any other prefix works the same, so that a laptop runs the same code. Files it d
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 DEFAULT_PREFIX = Path("/opt/ml")
 PREFIX_VARIABLE = "KENNEL_PREFIX"
 FAILURE_CHARACTERS = 1024  # DescribeTrainingJob's FailureReason keeps this many
+RESERVE = ".failure"  # beside the failure file
 
 # The split folders and channel names people use, by the name this project uses.
 SPLITS = {
@@ -78,14 +81,39 @@ def read_job(prefix: Path) -> Job:
     )
 
 
+def reserve_failure(path: Path) -> None:
+    """Room for the failure file, for a disk that is full by then; forget what an earlier job wrote."""
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError), path.with_name(RESERVE).open("wb") as file:
+        file.write(b" " * FAILURE_CHARACTERS)
+        file.flush()
+        os.fsync(file.fileno())  # some file systems look for the room only now
+
+
+def release_failure(path: Path) -> None:
+    """The room is not needed any more."""
+    path.with_name(RESERVE).unlink(missing_ok=True)
+
+
 def write_failure(path: Path, text: str) -> None:
     """The cause first: SageMaker shows the first 1024 characters as the job's FailureReason.
 
-    Of several processes the one that failed first is heard.
+    Of several processes the one that failed first is heard. On a full disk it takes the room reserved for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        file.write(text[:FAILURE_CHARACTERS])
+    content = text[:FAILURE_CHARACTERS].encode()[:FAILURE_CHARACTERS]
+    try:
+        with contextlib.suppress(FileExistsError), path.open("xb", buffering=0) as file:
+            file.write(content)
+    except OSError as error:
+        reserve = path.with_name(RESERVE)
+        if error.errno != errno.ENOSPC or not reserve.exists():
+            raise
+        with reserve.open("r+b", buffering=0) as file:
+            file.write(content)
+            file.truncate()
+        reserve.replace(path)
 
 
 def find_splits(channels: Mapping[str, Path]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ loads no torch, says it in its place, and starts the processes again where the j
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import math
@@ -32,6 +33,7 @@ OUT_OF_MEMORY = "the memory ran out. Lower batch_size or image_size, or take a m
 ADVICE = {
     signal.SIGKILL: "by a person, or by whoever watches over its memory.",
     signal.SIGABRT: "a library gave up, often because the memory ran out, see the end of its log.",
+    signal.SIGTERM: "a second time, before it had saved everything.",
     signal.SIGBUS: "a file mapped into memory could not be written: is the disk of TMPDIR or /dev/shm full?",
 }
 
@@ -108,16 +110,18 @@ class Launcher:
 
     def _say_why(self, codes: Sequence[int | None], *, oom_killed: bool) -> str:
         """What the failure file says, once it says something."""
-        if not (self.failure_path.is_file() and self.failure_path.stat().st_size):
-            index, code = next((index, code) for index, code in enumerate(codes) if code)
-            which = f" {index + 1} of {len(codes)}" if len(codes) > 1 else ""
-            self.failure_path.unlink(missing_ok=True)
-            sentence = f"The training process{which} {explain_exit(code, oom_killed=oom_killed)}"
-            checkpoints = sorted(self.checkpoint_dir.glob("step-*.pt"))
-            kept = f" The checkpoint of step {int(checkpoints[-1].stem[5:])} is kept." if checkpoints else ""
-            write_failure(self.failure_path, sentence + kept)
-            logger.error("%s", sentence + kept)
-        return self.failure_path.read_text(encoding="utf-8")
+        with contextlib.suppress(FileNotFoundError):
+            if said := self.failure_path.read_text(encoding="utf-8", errors="replace"):
+                return said
+            self.failure_path.unlink()
+        index, code = next((index, code) for index, code in enumerate(codes) if code)
+        which = f" {index + 1} of {len(codes)}" if len(codes) > 1 else ""
+        sentence = f"The training process{which} {explain_exit(code, oom_killed=oom_killed)}"
+        if checkpoints := sorted(self.checkpoint_dir.glob("step-*.pt")):
+            sentence += f" The checkpoint of step {int(checkpoints[-1].stem[5:])} is kept."
+        write_failure(self.failure_path, sentence)
+        logger.error("%s", sentence)
+        return sentence
 
 
 def explain_exit(code: int, *, oom_killed: bool) -> str:
@@ -131,13 +135,32 @@ def explain_exit(code: int, *, oom_killed: bool) -> str:
     return f"was killed ({number.name}): {advice}"
 
 
-def count_oom_kills() -> int:
-    """By the kernel, on the whole machine since it started; 0 where it does not tell."""
+def count_oom_kills(root: Path = Path("/")) -> int:
+    """By the kernel, in this process's control group, else on the whole machine; 0 where nobody tells."""
+    for path in _oom_counters(root):
+        try:
+            counters = dict(line.split() for line in path.read_text().splitlines())
+            return int(counters["oom_kill"])
+        except (OSError, KeyError):
+            continue
+    return 0
+
+
+def _oom_counters(root: Path) -> list[Path]:
+    """Of control groups version 1 and 2; in a container its own group is mounted at the top."""
     try:
-        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return 0
-    return int(counters.get("oom_kill", 0))
+        lines = []
+    groups = {names: path.lstrip("/") for _, names, path in (line.split(":", 2) for line in lines)}
+    first, second = root / "sys/fs/cgroup/memory", root / "sys/fs/cgroup"
+    return [
+        first / groups.get("memory", "") / "memory.oom_control",
+        first / "memory.oom_control",
+        second / groups.get("", "") / "memory.events",
+        second / "memory.events",
+        root / "proc/vmstat",
+    ]
 
 
 def processes_per_host() -> int:

@@ -1,7 +1,8 @@
-"""The story of a training job: images -> network -> artifact and report; and importing weights."""
+"""The story of a training job: images -> network -> artifact and report."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -14,9 +15,7 @@ from typing import Any
 
 import torch
 
-from artifact.bundle import pack_artifact
 from artifact.cores import available_cores
-from artifact.labels import read_labels
 from artifact.network import ArchitectureError, PixelNetwork, build_network
 from artifact.preprocess import Preprocess
 from scoring.items import Item
@@ -31,7 +30,7 @@ from training.doctor.cache import Cache, default_cache_path
 from training.doctor.diagnosis import examine_for_job
 from training.doctor.findings import sentence, verdict
 from training.evaluate import Evaluation
-from training.export import Exported, Trained, draw_golden_body, export, read_golden_body
+from training.export import Exported, Trained, export, read_golden_body
 from training.features import Features, collect_features
 from training.hyperparameters import Hyperparameters
 from training.job import Job, JobError, find_splits
@@ -41,7 +40,6 @@ from training.network import (
     download_pretrained,
     freeze_backbone,
     load_backbone,
-    load_weights,
     read_state_dict,
 )
 from training.observer import Observer
@@ -56,24 +54,7 @@ WITHOUT_EFFECT = frozenset(
 
 logger = logging.getLogger(__name__)
 
-
-def import_weights(
-    weights: Path, *, architecture: str, labels_path: Path, output: Path, preprocess: Preprocess
-) -> Path:
-    """An artifact, `output`/model.tar.gz, from weights that were trained elsewhere."""
-    labels = read_labels(labels_path)
-    network = build_network(architecture, len(labels))
-    load_weights(network, read_state_dict(weights), source=str(weights))
-    trained = Trained(
-        network=PixelNetwork(network, preprocess),
-        architecture=architecture,
-        labels=labels,
-        preprocess=preprocess,
-        golden_body=draw_golden_body(preprocess.resize),
-    )
-    export(trained, output / "model")
-    pack_artifact(output / "model", output / "model.tar.gz")
-    return output / "model.tar.gz"
+FULL_BYTES = 2**20  # free on a disk on which writing just failed
 
 
 def run(
@@ -128,8 +109,11 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     )
     try:
         exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
-    except Exception:
+    except Exception as error:
+        is_full = shutil.disk_usage(job.prefix).free < FULL_BYTES
         _empty(job.model_dir)  # what is not whole must not be taken for a model
+        if is_full:  # some libraries say "iostream error" and no more
+            raise OSError(errno.ENOSPC, f"No space left on device ({error})", str(job.model_dir)) from error
         raise
     _write_output(job.output_dir, trained, progress, test, exported)
     _say_last_metrics(progress, exported.test)

@@ -1,11 +1,12 @@
-"""`python -m training` as a process under SageMaker's contract: killed, stopped, failing."""
+"""`python -m training` as a process under SageMaker's contract: stopped and failing.
+
+Killed it is in test_chaos_training.py.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from artifact.bundle import read_bundle
 from local.platform import REPOSITORY, lay_out_training_job
+from tests.small_disk import disk_of, fill
 from training.metrics import METRICS, metric_regex
 
 HYPERPARAMETERS = {
@@ -52,10 +54,6 @@ def _start(prefix: Path, shapes: Path, **changes: str) -> subprocess.Popen[str]:
     )
 
 
-def _weights_checksum(prefix: Path) -> str:
-    return hashlib.sha256((prefix / "model" / "weights.safetensors").read_bytes()).hexdigest()
-
-
 def _wait_for_checkpoint(prefix: Path, after_step: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -74,24 +72,6 @@ def uninterrupted(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     return prefix, stdout
-
-
-def test_killed_job_resumes_to_the_same_weights_bit_for_bit(
-    uninterrupted: tuple[Path, str], shapes: Path, tmp_path: Path
-) -> None:
-    kill_at = random.SystemRandom().randint(3, 27)  # of 32 steps
-    process = _start(tmp_path, shapes)
-    _wait_for_checkpoint(tmp_path, kill_at)
-    process.kill()
-    process.communicate()
-    assert not (tmp_path / "model" / "manifest.json").exists()
-
-    process = _start(tmp_path, shapes)
-    _, stderr = process.communicate(timeout=120)
-
-    assert process.returncode == 0, stderr
-    assert "resumed epoch=" in stderr
-    assert _weights_checksum(tmp_path) == _weights_checksum(uninterrupted[0]), f"killed at step {kill_at}"
 
 
 def test_printed_metrics_match_the_regexes_sent_to_sagemaker(uninterrupted: tuple[Path, str]) -> None:
@@ -164,6 +144,22 @@ def test_sigterm_before_the_first_step_ends_at_once(shapes: Path, tmp_path: Path
     assert process.returncode == 0
     assert time.monotonic() - started < 10
     assert not (tmp_path / "job/model/manifest.json").exists()
+
+
+def test_disk_that_is_full_at_the_end_is_named_and_leaves_no_half_artifact(
+    shapes: Path, tmp_path: Path
+) -> None:
+    with disk_of(30_000, tmp_path / "disk"):
+        prefix = tmp_path / "disk/job"
+        process = _start(prefix, shapes, epochs="6")
+        _wait_for_checkpoint(prefix, 3)
+        fill(tmp_path / "disk/ballast")
+        _, stderr = process.communicate(timeout=300)
+
+        assert process.returncode == 1, stderr
+        assert (prefix / "output/failure").read_text().startswith("No space left on the disk")
+        assert list((prefix / "model").iterdir()) == []
+        assert list((prefix / "checkpoints").glob("step-*.pt"))
 
 
 @pytest.mark.parametrize(

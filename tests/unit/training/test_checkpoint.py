@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.small_disk import disk_of
 from training.checkpoint import KEPT, DiskFull, read_checkpoint, write_checkpoint
 from training.job import JobError
 
@@ -66,25 +63,11 @@ def test_checkpoint_of_another_job_is_refused_naming_what_differs(tmp_path: Path
         read_checkpoint(tmp_path, identity=IDENTITY | {"epochs": "4"})
 
 
-@contextmanager
-def _disk_of(kibibytes: int, folder: Path) -> Iterator[None]:
-    """A file system of its own, in memory; skips where it may not be mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    folder.mkdir()
-    size = f"size={kibibytes}k"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "kennel-test", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 SIZE = 25_000  # numbers: 100 kB a checkpoint
 
 
 def test_full_disk_keeps_the_newest_checkpoint_and_nothing_else(tmp_path: Path) -> None:
-    with _disk_of(150, tmp_path / "disk"):
+    with disk_of(150, tmp_path / "disk"):
         first = _write(tmp_path / "disk", 1, size=SIZE)
 
         with pytest.raises(DiskFull, match=r"No space left on device.*step-000000002\.pt"):
@@ -96,7 +79,7 @@ def test_full_disk_keeps_the_newest_checkpoint_and_nothing_else(tmp_path: Path) 
 
 
 def test_disk_with_room_for_two_checkpoints_goes_on_with_the_newest(tmp_path: Path) -> None:
-    with _disk_of(250, tmp_path / "disk"):
+    with disk_of(250, tmp_path / "disk"):
         for step in (1, 2, 3, 4):
             _write(tmp_path / "disk", step, size=SIZE)
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from training.job import FAILURE_CHARACTERS, JobError, find_splits, read_job, write_failure
+from tests.small_disk import disk_of, fill
+from training.job import (
+    FAILURE_CHARACTERS,
+    JobError,
+    find_splits,
+    read_job,
+    release_failure,
+    reserve_failure,
+    write_failure,
+)
 
 
 def _prefix(tmp_path: Path, *channels: str, **config: object) -> Path:
@@ -93,3 +102,26 @@ def test_broken_config_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(JobError, match=r"hyperparameters\.json is not JSON"):
         read_job(prefix)
+
+
+def test_full_disk_has_room_for_the_failure_and_nothing_else_is_left(tmp_path: Path) -> None:
+    with disk_of(64, tmp_path / "disk"):
+        path = tmp_path / "disk/output/failure"
+        reserve_failure(path)
+        fill(tmp_path / "disk/ballast")
+
+        write_failure(path, "no space" + "." * 2000)
+        release_failure(path)
+
+        assert path.read_text().startswith("no space") and len(path.read_text()) == FAILURE_CHARACTERS
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_failure_of_an_earlier_job_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "output/failure"
+    write_failure(path, "earlier")
+
+    reserve_failure(path)
+    release_failure(path)
+
+    assert list(path.parent.iterdir()) == []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from training.launch import explain_exit
+from training.launch import count_oom_kills, explain_exit
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TRAPPED = "trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done"
@@ -124,8 +125,18 @@ def test_processes_die_with_the_one_that_sees_to_them(tmp_path: Path) -> None:
     launched.kill()
     launched.communicate(timeout=30)  # until the last one has closed stdout
 
-    state = Path(f"/proc/{process}/stat")
-    assert not state.exists() or ") Z " in state.read_text()
+    deadline = time.monotonic() + 30
+    while _is_alive(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether it is more than what nobody has reaped yet."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.parametrize(
@@ -139,3 +150,55 @@ def test_processes_die_with_the_one_that_sees_to_them(tmp_path: Path) -> None:
 )
 def test_exit_is_explained(code: int, oom_killed: bool, sentence: str) -> None:
     assert explain_exit(code, oom_killed=oom_killed).startswith(sentence)
+
+
+def test_process_beside_the_trainer_loads_nothing_heavy() -> None:
+    code = "import sys, training.__main__; print(*sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param(
+            {
+                "proc/self/cgroup": "5:memory:/job\n0::/\n",
+                "sys/fs/cgroup/memory/job/memory.oom_control": "under_oom 0\noom_kill 2\n",
+                "proc/vmstat": "oom_kill 9\n",
+            },
+            2,
+            id="version 1",
+        ),
+        pytest.param(
+            {
+                "proc/self/cgroup": "5:memory:/docker/abc\n",
+                "sys/fs/cgroup/memory/memory.oom_control": "oom_kill_disable 0\noom_kill 3\n",
+            },
+            3,
+            id="version 1, in a container",
+        ),
+        pytest.param(
+            {
+                "proc/self/cgroup": "0::/job.slice\n",
+                "sys/fs/cgroup/job.slice/memory.events": "oom 1\noom_kill 4\n",
+                "proc/vmstat": "oom_kill 9\n",
+            },
+            4,
+            id="version 2",
+        ),
+        pytest.param(
+            {"proc/self/cgroup": "0::/\n", "proc/vmstat": "pgfault 7\noom_kill 9\n"}, 9, id="no group"
+        ),
+        pytest.param({}, 0, id="nobody tells"),
+    ],
+)
+def test_kills_are_counted_in_the_own_group(files: dict[str, str], expected: int, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert count_oom_kills(tmp_path) == expected

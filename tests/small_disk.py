@@ -1,0 +1,32 @@
+"""A real small disk, to be filled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def disk_of(kibibytes: int, folder: Path) -> Iterator[None]:
+    """A file system of its own in memory at `folder`; skips where it may not be mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    folder.mkdir()
+    size = f"size={kibibytes}k"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "kennel-test", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """To the last byte of its disk."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
