@@ -19,6 +19,7 @@ import pytest
 from artifact.bundle import unpack_artifact
 from chaos.kill_tuning import read_ended, torment, tuning_command
 from local.platform import REPOSITORY
+from local.tuning_trial import read_outcome
 from tests.conftest import run_local
 from training.recipe import read_recipe
 from tuning.results import Results, read_results
@@ -191,6 +192,24 @@ def test_killed_trial_says_why_and_an_interrupted_one_is_kept(shapes: Path, tmp_
     assert (killed.state, kept.state) == ("failed", "running")
     assert "memory" in killed.reason
     assert list((tmp_path / "out/trials/002/checkpoints").glob("step-*.pt"))
+
+
+def test_trial_that_is_stopped_before_its_first_step_is_to_be_resumed(shapes: Path, tmp_path: Path) -> None:
+    recipe = write_tiny(tmp_path, "[tuning.ranges.dropout]\ntype = 'continuous'\nlow = 0\nhigh = 0.5\n")
+    command = [sys.executable, "-m", "local.tuning_trial", str(recipe), "--data", str(shapes)]
+    (tmp_path / "out").mkdir()
+
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out")],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,  # at its end from the start, as when the search is killed at once
+        capture_output=True,
+        check=False,
+        timeout=240,
+    )
+
+    outcome = read_outcome(tmp_path / "out")
+    assert outcome and outcome["stopped"], done.stderr
 
 
 def test_bad_trial_of_two_instances_is_stopped_early_with_its_model(shapes: Path, tmp_path: Path) -> None:
