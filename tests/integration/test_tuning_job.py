@@ -75,10 +75,10 @@ class Tormented:
 
 @pytest.fixture(scope="module")
 def tormented(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Tormented:
-    """Three trials, two kills; `python -m chaos.kill_tuning --kills 10` goes further."""
+    """Two trials, two kills; `python -m chaos.kill_tuning --kills 10` goes further."""
     output = tmp_path_factory.mktemp("tormented")
     seed = int.from_bytes(os.urandom(4), "big")
-    verdict = torment(tuning_command(shapes, output, trials=3), output, kills=2, seed=seed)
+    verdict = torment(tuning_command(shapes, output, trials=2), output, kills=2, seed=seed)
     return Tormented(
         output=output,
         faults=[*verdict.faults, *([f"seed={seed}"] if verdict.faults else [])],
@@ -89,10 +89,10 @@ def tormented(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Torment
 
 def test_killed_search_repeats_no_trial_and_loses_none(tormented: Tormented) -> None:
     assert tormented.faults == []
-    assert tormented.trials == 3
-    assert [trial.state for trial in tormented.results.trials] == ["completed"] * 3
+    assert tormented.trials == 2
+    assert [trial.state for trial in tormented.results.trials] == ["completed"] * 2
     values = {tuple(trial.parameters.items()) for trial in tormented.results.trials}
-    assert len(values) == 3
+    assert len(values) == 2
 
 
 def test_every_trial_left_its_model_and_its_curve(tormented: Tormented) -> None:
@@ -108,11 +108,11 @@ def test_trials_do_not_see_the_test_split(tormented: Tormented) -> None:
 
 def test_search_that_is_over_only_tells_what_it_found(tormented: Tormented, shapes: Path) -> None:
     before = read_ended(tormented.output)
-    command = tuning_command(shapes, tormented.output, trials=3)
+    command = tuning_command(shapes, tormented.output, trials=2)
 
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
 
-    assert json.loads(done.stdout)["trials"] == 3
+    assert json.loads(done.stdout)["trials"] == 2
     assert read_ended(tormented.output) == before
 
 
@@ -218,15 +218,15 @@ def test_bad_trial_of_two_instances_is_stopped_early_with_its_model(shapes: Path
         "early_stopping = 'Auto'\ninstance_count = 2\n"
         "[tuning.ranges.learning_rate]\ntype = 'categorical'\nvalues = [0.02, 50.0]\n"
     )
-    epochs = "epochs = 30\nbatch_size = 16"
+    epochs = "epochs = 16\nbatch_size = 16"
     recipe = write_tiny(tmp_path, space, hyperparameters=epochs, objective="train_loss")
 
     tune(recipe, shapes, tmp_path / "out")
 
     results = read_results(tmp_path / "out")
     good, bad = results.trials
-    assert (good.state, bad.state, len(good.curve)) == ("completed", "stopped", 30)
-    assert "running averages" in bad.reason and len(bad.curve) < 30
+    assert (good.state, bad.state, len(good.curve)) == ("completed", "stopped", 16)
+    assert "running averages" in bad.reason and len(bad.curve) < 16
     assert results.machines == "2 processes"
     config = json.loads((tmp_path / "out/trials/001/input/config/resourceconfig.json").read_text())
     assert config["hosts"] == ["127.0.0.1", "127.0.0.2"]
