@@ -1,10 +1,11 @@
 """What a search here saves: by one pass over the images for all trials, and by stopping the bad ones early.
 
-    python -m benchmarks.tuning [--quick] [--only features|stopping]    # ONE line of JSON on stdout
+    python -m benchmarks.tuning [--quick] [--only features|stopping|recipes]    # ONE line of JSON
 
 `features`: a search of 8 trials of a frozen ResNet-50 over 1000 dog photos, from an empty cache, against 8
 trainings of the same hyperparameters one after the other, each without kept features. `stopping`: a search of
 hurricane-cnn over 12 epochs a trial with early_stopping = "Auto" against the same trials run to their end.
+`recipes`: does the search space of each recipe yield a best.toml, with two trials over few and small images?
 Real images are found by KENNEL_SHARED (default ../shared). Weights are random: speed does not depend on them.
 """
 
@@ -24,6 +25,8 @@ from typing import Any
 
 import tomlkit
 
+from examples.shapes import draw_shapes
+from training.recipe import read_recipe
 from tuning.report import saved_epochs
 from tuning.results import Results, read_results
 
@@ -31,6 +34,7 @@ logger = logging.getLogger("benchmarks.tuning")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("KENNEL_SHARED", REPOSITORY.parent / "shared")) / "data"
+SMALL = {"image_size": 64, "resize": 72, "epochs": 2, "pretrained": False, "doctor": "off"}
 UNCACHED = "feature_views=0"  # of training/hyperparameters.py: the backbone runs in every epoch
 
 
@@ -44,6 +48,8 @@ def main() -> None:
             numbers["features"] = measure_features(Path(folder) / "features", quick=options.quick)
         if options.only in (None, "stopping"):
             numbers["stopping"] = measure_stopping(Path(folder) / "stopping", quick=options.quick)
+        if options.only in (None, "recipes"):
+            numbers["recipes"] = try_recipes(Path(folder) / "recipes")
     print(json.dumps(numbers))
 
 
@@ -100,6 +106,36 @@ def measure_stopping(folder: Path, *, quick: bool) -> dict[str, Any]:
     }
 
 
+def try_recipes(folder: Path) -> dict[str, Any]:
+    """Recipe -> the best value of two trials of its search space, each of two epochs at most."""
+    found = {}
+    for source in sorted((REPOSITORY / "recipes").glob("*.toml")):
+        data = folder / "data" / _images_of(source.stem)
+        if not data.exists():
+            prepare_images(data)
+        fixed = [f"{name}={str(value).lower()}" for name, value in SMALL.items()]
+        results = run_search(source, data, folder / source.stem, *fixed, max_jobs=2)
+        best = read_recipe(folder / source.stem / "best.toml")
+        assert results.best and best.hyperparameters.image_size == SMALL["image_size"]
+        assert all(
+            getattr(best.hyperparameters, name) == value for name, value in results.best.parameters.items()
+        )
+        found[source.stem] = {results.objective: results.best.objective, **results.best.parameters}
+    return found
+
+
+def prepare_images(data: Path) -> None:
+    """A few of each split of dogs or hurricane; or shapes, drawn."""
+    if data.name == "shapes":
+        draw_shapes(data, seed=1, images_per_class={"train": 32, "valid": 8, "test": 8})
+        return
+    link_subset(DATA / data.name, data, {"train": 240, "valid": 120})
+
+
+def _images_of(recipe: str) -> str:
+    return next((name for name in ("dogs", "hurricane") if recipe.startswith(name)), "shapes")
+
+
 def write_recipe(name: str, destination: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
     """One of recipes/ with some keys changed."""
     document = tomlkit.parse((REPOSITORY / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
@@ -127,9 +163,17 @@ def link_subset(source: Path, destination: Path, counts: Mapping[str, int]) -> P
     return destination
 
 
-def run_search(recipe: Path, data: Path, output: Path, *settings: str, cache: Path | None = None) -> Results:
+def run_search(
+    recipe: Path,
+    data: Path,
+    output: Path,
+    *settings: str,
+    cache: Path | None = None,
+    max_jobs: int | None = None,
+) -> Results:
     """`python -m local tune`."""
-    _run("tune", recipe, data, output, settings, cache or output / "cache")
+    more = ["--max-jobs", str(max_jobs)] if max_jobs else []
+    _run("tune", recipe, data, output, settings, cache or output / "cache", more)
     return read_results(output)
 
 
@@ -140,9 +184,17 @@ def train_alone(recipe: Path, data: Path, output: Path) -> float:
     return time.monotonic() - started
 
 
-def _run(verb: str, recipe: Path, data: Path, output: Path, settings: Sequence[str], cache: Path) -> None:
+def _run(
+    verb: str,
+    recipe: Path,
+    data: Path,
+    output: Path,
+    settings: Sequence[str],
+    cache: Path,
+    more: Sequence[str] = (),
+) -> None:
     command = [sys.executable, "-m", "local", verb, str(recipe), "--data", str(data), "--output", str(output)]
-    command += [f"--set={setting}" for setting in settings]
+    command += [*(f"--set={setting}" for setting in settings), *more]
     logger.info("%s", " ".join(command[2:]))
     subprocess.run(
         command,
@@ -156,7 +208,7 @@ def _run(verb: str, recipe: Path, data: Path, output: Path, settings: Sequence[s
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few images and trials: does it run?")
-    parser.add_argument("--only", choices=("features", "stopping"))
+    parser.add_argument("--only", choices=("features", "stopping", "recipes"))
     return parser
 
 

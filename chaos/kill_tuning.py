@@ -56,7 +56,10 @@ def torment(command: Sequence[str], output: Path, *, kills: int, seed: int) -> V
     if done.returncode:
         verdict.faults.append(f"the last run failed: {done.stderr[-500:]}")
     verdict.faults += _find_repeated(before, output)
-    verdict.trials = len(read_ended(output))
+    ended = read_ended(output)
+    verdict.trials = len(ended)
+    failed = [number for number, (state, *_) in ended.items() if state == "FAIL"]
+    verdict.faults += [f"trial {number} failed, though only the search was killed" for number in failed]
     return verdict
 
 

@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, options.cores)
     lock = _lock(options.output)
-    threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    asked = threading.Event()
+    threading.Thread(target=_stop_with_stdin, args=(asked,), daemon=True).start()
     started, failure = time.monotonic(), ""
     try:
         run_training_job(
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = str(error)
         print(f"error: {failure}", file=sys.stderr)
     outcome = {
-        "stopped": not failure and (options.output / "checkpoints").is_dir(),  # kept to go on from
+        # Asked to stop, a job ends before its time, or fails where it has not installed its handlers yet.
+        "stopped": asked.is_set() if failure else (options.output / "checkpoints").is_dir(),
         "failure": failure,
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -112,10 +114,11 @@ def _lock(output: Path) -> int:
     return lock
 
 
-def _stop_with_stdin() -> None:
+def _stop_with_stdin(asked: threading.Event) -> None:
     """At the end of standard input SIGTERM, as the platform stops a job; SIGKILL when the grace is over."""
     while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the interpreter needs to exit
         pass
+    asked.set()
     itself = psutil.Process()
     while not itself.children():
         time.sleep(POLL_SECONDS)

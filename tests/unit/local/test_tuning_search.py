@@ -123,7 +123,7 @@ def test_bad_trial_is_stopped_by_the_median_rule_and_keeps_its_score(tmp_path: P
 def test_hyperband_stops_the_worse_ones(tmp_path: Path) -> None:
     search = open_search(tmp_path / "s.db", strategy="Hyperband")
 
-    reasons = [run_one(search, {epoch: 1 / (trial + 1) for epoch in range(1, 10)})[1] for trial in range(12)]
+    reasons = [run_one(search, {epoch: 1 / (trial + 1) for epoch in range(1, 10)})[1] for trial in range(8)]
 
     assert reasons[0] == "" and any("Hyperband" in reason for reason in reasons)
 
