@@ -25,7 +25,13 @@ from benchmarks.training.parts import measure_speed, measure_target, measure_tun
 from benchmarks.training.places import SHARED, WORK
 
 PARTS = ("speed", "target", "tuning")
-QUICK = {"seconds": 5.0, "networks": ["resnet18"], "parts": ["speed"], "pretraining_images": 200}
+QUICK = {
+    "seconds": 1.0,
+    "image_size": 64,
+    "networks": ["resnet18"],
+    "parts": ["speed"],
+    "pretraining_images": 200,
+}
 
 
 def main() -> None:
@@ -54,6 +60,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--networks", nargs="+", default=["resnet18", "resnet50"])
     parser.add_argument("--seconds", type=float, default=60.0, help="of steps, for each speed")
+    parser.add_argument("--image-size", type=int, default=224, help="of the speed part")
     parser.add_argument("--max-epochs", type=int, default=30, help="of a peer on the way to the target")
     parser.add_argument("--whole", action="store_true", help="tuning: run the reference's hours too")
     parser.add_argument("--compared-trials", type=int, default=2, help="tuning: also without kept features")
@@ -69,7 +76,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": describe_machine()}
     prepare_peers(options.contenders if {"speed", "target"} & set(options.parts) else ())
     if "speed" in options.parts:
-        result["speed"] = measure_speed(options.contenders, options.networks, options.seconds)
+        result["speed"] = measure_speed(
+            options.contenders, options.networks, options.seconds, options.image_size
+        )
     if "target" in options.parts:
         result["target"] = measure_target(options.contenders, options.max_epochs)
     if "tuning" in options.parts:

@@ -20,23 +20,25 @@ LEARNING_RATES = [0.003 * 2**index for index in range(TRIALS)]
 PRETRAINING = {"architecture": "resnet50", "image_size": 112, "resize": 128, "augmentation": "aerial"}
 
 
-def measure_speed(contenders: Sequence[str], networks: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Full training on dogs, in rounds of one slice each so that all meet the machine's same moods."""
+def measure_speed(
+    contenders: Sequence[str], networks: Sequence[str], seconds: float, image_size: int
+) -> dict[str, Any]:
+    """Full training on dogs, one contender after the other."""
     result: dict[str, Any] = {}
     data = link_subset("dogs", "dogs-speed", classes=40, per_class={"train": 50, "valid": 1})
     for network in networks:
-        rows = {name: _speed_of(name, data, network, seconds) for name in contenders}
+        rows = {name: _speed_of(name, data, network, seconds, image_size) for name in contenders}
         result[network] = rows | {"ratios": _speed_ratios(rows)}
     return result
 
 
-def _speed_of(name: str, data: Path, network: str, seconds: float) -> dict[str, float]:
+def _speed_of(name: str, data: Path, network: str, seconds: float, image_size: int) -> dict[str, float]:
     # Enough epochs that the seconds end it.
     if name == "kennel":
-        settings = {"architecture": network, "batch_size": BATCH, "epochs": 1000, "image_size": SIDE}
+        settings = {"architecture": network, "batch_size": BATCH, "epochs": 1000, "image_size": image_size}
         return run_kennel(data, settings=settings, arguments=["--seconds", str(seconds)])
     ask = ["--seconds", str(seconds), "--epochs", "1000", "--batch-size", str(BATCH)]
-    return run_peer(name, data, architecture=network, image_size=SIDE, arguments=ask)
+    return run_peer(name, data, architecture=network, image_size=image_size, arguments=ask)
 
 
 def _speed_ratios(rows: dict[str, dict[str, float]]) -> dict[str, float]:
