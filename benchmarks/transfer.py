@@ -16,8 +16,8 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,7 @@ def read_hits(output: Path) -> NDArray[np.bool_]:
     return np.array([row.predicted == row.label for row in rows if row.precision == "fp32"])
 
 
-def compare(transferred: NDArray[np.bool_], random: NDArray[np.bool_]) -> dict[str, float | Sequence[float]]:
+def compare(transferred: NDArray[np.bool_], random: NDArray[np.bool_]) -> dict[str, Any]:
     """(seeds, images) each -> accuracies and the margin with its interval."""
     difference = transferred.astype(float) - random.astype(float)
     draws = np.random.default_rng(0)
