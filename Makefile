@@ -25,7 +25,7 @@ EXTRA ?=
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
 .PHONY: bootstrap upload tune deploy function status why costs destroy
-.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-tuning chaos known-place
+.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-training bench-tuning chaos known-place
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -161,6 +161,9 @@ lock: setup ## resolve requirements/*.in into hashed locks
 
 bench-serving: setup ## Kennel and its peers in one run (15 minutes, alone on the machine), or BENCH="--quick"
 	$(python) -m benchmarks.serving $(BENCH)
+
+bench-training: setup ## Kennel's training and its peers in one run (hours, alone on the machine), or BENCH="--quick"
+	$(python) -m benchmarks.training $(BENCH)
 
 bench-transform: setup ## whole Batch Transform jobs against the processor's limit (10 minutes, alone), BENCH="--sets dogs"
 	$(python) -m benchmarks.transform $(BENCH)

@@ -26,7 +26,8 @@ class StepFacts(LossFacts):
     """One finished optimizer step."""
 
     correct: int
-    inputs: Tensor  # (n, 3, H, W), this rank's share, normalised and augmented
+    # Of this rank's share, or of its last part where memory is short (micro_batch).
+    inputs: Tensor  # (n, 3, H, W) normalised and augmented, or (n, width): kept features of a frozen backbone
     logits: Tensor  # (n, num_classes), detached
     targets: Tensor  # (n,)
 
@@ -41,7 +42,7 @@ class Observer:
         """Before anything of optimizer step `step`."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Around a part of the step: data, transfer, augment, forward, backward, optimizer.
+        """Around a part, maybe one of several: data, transfer, augment, forward, backward, optimizer.
 
         Between steps: evaluation, checkpoint.
         """

@@ -33,10 +33,10 @@ def peer_environment(name: str) -> dict[str, str]:
     }
 
 
-def prepare_environment(name: str) -> None:
+def prepare_environment(name: str, *, requirements: Path = HERE / "requirements", work: Path = WORK) -> None:
     """Install where the pinned versions are not there yet. Raises PeerInstallError."""
-    requirements = HERE / "requirements" / f"{name}.txt"
-    folder = WORK / "envs" / name
+    requirements = requirements / f"{name}.txt"
+    folder = work / "envs" / name
     stamp = folder / "installed.txt"
     if stamp.is_file() and stamp.read_text() == requirements.read_text():
         return
