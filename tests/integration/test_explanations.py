@@ -41,7 +41,8 @@ def trained(real_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bund
     for step in range(STEPS):
         batch = slice(BATCH * (step % 8), BATCH * (step % 8 + 1))
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(pixels[batch]), targets[batch]).backward()
+        loss = torch.nn.functional.cross_entropy(network(pixels[batch]), targets[batch])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     trained = Trained(
         network=network,

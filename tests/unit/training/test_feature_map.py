@@ -29,7 +29,8 @@ class Gate(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Scaled by what their own average says."""
-        return features * self.excite(features)
+        gated: torch.Tensor = features * self.excite(features)
+        return gated
 
 
 def stem(*layers: nn.Module) -> nn.Sequential:
