@@ -17,6 +17,7 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
-def measure(bundle: Bundle, paths: list[Path], precision: str) -> dict[str, float | int | str]:
+def measure(bundle: Bundle, paths: list[Path], precision: str) -> dict[str, Any]:
     """The figures over these images."""
     explainer = OpenVinoExplainer(bundle, precision=precision, num_threads=1)
     by_captum, random = captum_map(bundle), np.random.default_rng(0)

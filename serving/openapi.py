@@ -84,7 +84,7 @@ def _invocations() -> Schema:
                 "required": False,
                 "schema": {"type": "string"},
                 "description": "`top=5` answers with the five likeliest labels; `explain=cam` adds a heat "
-                "map of one picture; `abstain=0.05` calibrates, and says where more answers are wrong.",
+                "map of one picture; `abstain=0.05` calibrates, and says when to abstain at that risk.",
             }
         ],
         "requestBody": {

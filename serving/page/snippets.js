@@ -6,7 +6,7 @@ export const snippets = {
   ${origin}/invocations
 `,
 
-  boto3: (origin) => `"""Ask an endpoint by boto3: on SageMaker leave out endpoint_url, the server answers the same."""
+  boto3: (origin) => `"""Ask an endpoint by boto3, with any region and credentials; on SageMaker, yours and no endpoint_url."""
 
 import json
 from pathlib import Path
