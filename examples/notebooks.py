@@ -54,7 +54,7 @@ def notebook_name(source: str) -> str:
 def build_notebook(source: str) -> NotebookNode:
     """Without outputs. Cells are numbered, so that the same source gives the same file."""
     notebook: NotebookNode = jupytext.read(ROOT / "examples" / f"{source}.py", fmt="py:percent")
-    notebook.metadata = NotebookNode(
+    notebook.metadata = NotebookNode(  # type: ignore[no-untyped-call]
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )

@@ -80,7 +80,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "examples": ("numpy", "PIL"),
     "examples/notebooks.py": ("jupytext", "nbclient", "nbformat"),
     "examples/train_and_deploy.py": ("PIL", "matplotlib"),
-    "examples/sagemaker_sdk.py": ("PIL", "sagemaker"),
+    "examples/sagemaker_sdk.py": ("sagemaker", "training.metrics"),
     "examples/clients": ("requests", "boto3"),
     "chaos": ("artifact", "local", "psutil"),
     "chaos/kill_tuning.py": ("local", "psutil"),
