@@ -36,8 +36,11 @@ from training.debugging.recorder import MOST_STEPS_BETWEEN
 from training.debugging.series import TRAIN, read_series
 from training.hyperparameters import Hyperparameters
 from training.job import Job, read_job
-from training.loop import Progress, Session, build_optimizer, train_step, use_bf16
+from training.loop import use_bf16
 from training.observer import Observer
+from training.schedule import build_optimizer
+from training.session import Learner, Progress, Session
+from training.step import take_step
 
 KINDS = ("nothing", "debugger", "smdebug")
 NUM_CLASSES = 10
@@ -52,7 +55,6 @@ class Training:
 
     session: Session
     optimizer: torch.optim.Optimizer
-    state: Progress
 
 
 def main() -> None:
@@ -110,9 +112,7 @@ def _open(hyperparameters: Hyperparameters) -> Training:
         stopped=lambda: False,
     )
     network.network.train()
-    return Training(
-        session=session, optimizer=build_optimizer(session.network, hyperparameters), state=Progress()
-    )
+    return Training(session=session, optimizer=build_optimizer(session.network, hyperparameters))
 
 
 def _draw(count: int, side: int) -> ImageSet:
@@ -147,14 +147,14 @@ def _run_block(training: Training, observer: Observer, steps: int) -> float:
     """Seconds per step. Steps count from 0 in each block: its first one is recorded."""
     session = replace(training.session, observer=observer)
     size = session.hyperparameters.batch_size
-    training.state = Progress()
+    learner = Learner(progress=Progress(), optimizer=training.optimizer, average=None, class_weights=None)
     with closing(observer):
         observer.watch(session.network.network)
         _wait(session.device)
         started = time.perf_counter()
         for step in range(steps):
             batch: NDArray[np.int64] = (np.arange(size) + step) % len(session.train)
-            train_step(session, training.optimizer, training.state, batch, total_steps=STEPS)
+            take_step(session, learner, batch)
         _wait(session.device)
         return (time.perf_counter() - started) / steps
 

@@ -37,6 +37,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training/progress.py": ("tqdm",),
     "training/debugging/sampler.py": ("psutil", "pynvml"),
     "training/debugging/observers.py": ("numpy", "torch", "psutil"),
+    "training/debugging/report/charts.py": ("scoring", "matplotlib", "numpy"),
+    "training/debugging/report/page.py": ("scoring", "jinja2", "numpy"),
     "training/debugging/hook.py": ("numpy", "torch", "smdebug"),
     "training/debugging/tensorboard.py": ("tensorboard", "torch"),
     "training/doctor": ("artifact", "scoring", "numpy", "PIL"),

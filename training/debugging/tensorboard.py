@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_events(series: Series, directory: Path) -> None:
     """One more event file in `directory`."""
-    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(directory)) as writer:
         for step in series.steps:
             _write_step(writer, step)
         times = {step.step: step.time for step in series.steps}
@@ -74,9 +74,7 @@ def _write_tensors(writer: SummaryWriter, record: Tensors, time: float | None) -
     for name, values in record.values.items():
         if all(math.isfinite(values.get(edge, math.nan)) for edge in EDGES):
             histogram = build_histogram(values)
-            writer.add_histogram_raw(  # type: ignore[no-untyped-call]
-                f"{place}/{name}", global_step=record.step, walltime=time, **histogram
-            )
+            writer.add_histogram_raw(f"{place}/{name}", global_step=record.step, walltime=time, **histogram)
         for scalar in ("mean_abs", "ratio", "inactive_0"):
             if scalar in values:
                 _write_scalar(writer, f"{place}_{scalar}/{name}", values[scalar], record.step, time)
@@ -98,7 +96,7 @@ def build_histogram(values: Mapping[str, float]) -> dict[str, float | list[float
 
 
 def _write_scalar(writer: SummaryWriter, name: str, value: float, step: int, time: float | None) -> None:
-    writer.add_scalar(name, value, global_step=step, walltime=time)  # type: ignore[no-untyped-call]
+    writer.add_scalar(name, value, global_step=step, walltime=time)
 
 
 if __name__ == "__main__":
