@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notebook = build_notebook(name)
         try:
             NotebookClient(
-                notebook, timeout=options.cell_timeout, resources={"metadata": {"path": str(ROOT)}}
+                notebook,
+                timeout=options.cell_timeout,
+                coalesce_streams=True,  # a line is not cut where a pipe was read
+                resources={"metadata": {"path": str(ROOT)}},
             ).execute()
         except CellExecutionError as error:
             print(f"{name}: {error}", file=sys.stderr)

@@ -164,6 +164,7 @@ if ON == "local":
         strategy="SingleRecord",
         output_path=f"file://{WORK / 'answers'}",
         accept="application/json; top=1",
+        base_transform_job_name="kennel-shapes",  # or it asks AWS for the model, to name the job after it
         sagemaker_session=session,
     )
     transformer.transform(f"file://{WORK / 'pictures'}", content_type="image/jpeg")

@@ -20,8 +20,7 @@ ON = "local"  # or "aws"
 
 # %% [markdown]
 # Your own pictures? Point `DATA` at a folder with `train`, `valid` and `test` inside, and in each of them a
-# folder per class. The recipe says what is trained and how; the settings in `SET` make it quick enough for a
-# notebook.
+# folder per class. The recipe says what is trained and how.
 
 # %%
 import json
@@ -34,7 +33,7 @@ import urllib.request
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from PIL import Image
+from PIL import Image, ImageOps
 
 ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "Makefile").is_file())
 os.chdir(ROOT)
@@ -46,7 +45,6 @@ os.environ |= {  # what the cells below, and make, read
     "RECIPE": "recipes/shapes.toml",
     "DATA": str(DATA),
     "OUT": str(OUT),
-    "SET": "image_size=32 epochs=12 precision=fp32",
     "PORT": str(port),
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
@@ -56,7 +54,7 @@ def show(paths: list[Path], titles: list[str]) -> None:
     """Pictures in a row."""
     figure, places = plt.subplots(1, len(paths), figsize=(1.7 * len(paths), 2.0), squeeze=False)
     for place, path, title in zip(places[0], paths, titles, strict=True):
-        place.imshow(Image.open(path))
+        place.imshow(ImageOps.exif_transpose(Image.open(path)))  # upright, as the network sees it
         place.set_title(title, fontsize=9)
         place.axis("off")
     figure.tight_layout()
@@ -66,11 +64,11 @@ def show(paths: list[Path], titles: list[str]) -> None:
 # %% [markdown]
 # ## 1. Look at the data
 #
-# Without pictures of your own, a few hundred are drawn: circles, squares, stars and triangles.
+# Without pictures of your own, some hundreds are drawn: circles, squares, stars and triangles.
 
 # %% language="bash"
 # rm -rf build/notebook
-# python -m examples.shapes $DATA --images-per-class 60
+# python -m examples.shapes $DATA
 
 # %%
 samples = [sorted(folder.iterdir())[0] for folder in sorted((DATA / "train").iterdir())[:8]]
@@ -94,7 +92,7 @@ show(samples, [path.parent.name for path in samples])
 # %% language="bash"
 # if [ "$ON" = aws ]; then make bootstrap build push upload; fi   # bucket, roles, images, pictures: once
 # set -o pipefail
-# make tune OUT=$OUT/tuning SET="image_size=32 epochs=3 precision=fp32" 2>&1 | tail -n 4
+# make tune OUT=$OUT/tuning SET="epochs=4" 2>&1 | tail -n 4
 
 # %%
 trials = json.loads((OUT / "tuning/tuning.json").read_text())["trials"]
