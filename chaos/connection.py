@@ -16,6 +16,7 @@ from chaos.ledger import Entry, Fate
 
 ANSWER_SECONDS = 65.0  # longer than SageMaker waits
 CHUNK_BYTES = 65536
+IDLE_SECONDS = 60.0  # then SageMaker opens another connection, before the server hangs up on this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,12 @@ class Connection:
         self._port = port
         self._socket: socket.socket | None = None
         self._answered = 0
+        self._last = 0.0  # answer, time.monotonic()
 
     async def exchange(self, request: bytes, entry: Entry, *, seconds: float = ANSWER_SECONDS) -> None:
         """Send, await the answer, and write down the fate; never raises for what a server may do."""
+        if time.monotonic() - self._last > IDLE_SECONDS:
+            self.close()
         try:
             async with asyncio.timeout(seconds):
                 await self._exchange(request, entry)
@@ -73,7 +77,7 @@ class Connection:
             return self._finish(entry, Fate.CUT_OFF if received else Fate.RESET)
         except EOFError:
             return self._finish(entry, Fate.CUT_OFF if entry.sent else Fate.CLOSED_BEFORE_SENT)
-        self._answered += 1
+        self._answered, self._last = self._answered + 1, time.monotonic()
         entry.status, entry.worker = response.status, response.headers.get("x-kennel-worker", "")
         self._finish(entry, judge(response))
         if response.headers.get("connection", "").lower() == "close":
