@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("train_and_deploy", "sagemaker_sdk")
 OUTPUT = Path("build/notebooks")
 CELL_TIMEOUT_SECONDS = 900
-TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def _without_places(text: str) -> str:
     }
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, places[place])
-    return TERMINAL_COLORS.sub("", text)
+    return TERMINAL_CODES.sub("", text)
 
 
 def _places() -> list[tuple[Path, str]]:
