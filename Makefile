@@ -25,7 +25,7 @@ EXTRA ?=
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
 .PHONY: bootstrap upload tune deploy function status why costs destroy
-.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-training bench-tuning chaos known-place
+.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-training bench-tuning chaos known-place notebook
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -127,6 +127,9 @@ scan: setup ## what is in the images, and which of it has known vulnerabilities 
 
 smoke: setup $(filter build/data/shapes,$(DATA)) ## train, serve and stop in the real images under every restriction
 	$(python) -m local smoke $(RECIPE) --data $(DATA) --output build/smoke
+
+notebook: setup ## run examples/train-and-deploy.ipynb from top to bottom -> build/notebooks; EXTRA=--save keeps its outputs
+	$(python) -m examples.notebooks train_and_deploy $(EXTRA)
 
 test: setup ## the suite, but for what needs a Docker engine
 	$(python) -m pytest -m "not docker" -n 2 --dist loadfile

@@ -28,8 +28,8 @@ VERBS = {
     "deploy": "an endpoint, new or moved over to a new version, with its scaling",
     "autoscale": "the number of an endpoint's instances follows its load",
     "function": "a Lambda function that asks the endpoint, with warm copies",
-    "explain": "feature attributions by SageMaker Clarify, for accounts that still have it; explanations "
-    "inside the serving image are not built yet",
+    "explain": "feature attributions by SageMaker Clarify, for accounts that still have it; "
+    "docs/explanations.md has what every account can do",
     "ec2": "the same training on a plain machine that ends itself",
 }
 

@@ -1,7 +1,7 @@
 """Feature attributions by SageMaker Clarify: a processing job that asks a model about masked pictures.
 
-Clarify is closed to new customers since 2026-07-30. Explanations made inside the serving image, which every
-account can have, are not built yet.
+Clarify is closed to new customers since 2026-07-30. Every account can have the server's own (explain=cam) and
+`python -m training.explain`, which computes SHAP over superpixels as well (docs/explanations.md).
 """
 
 from __future__ import annotations
