@@ -21,7 +21,7 @@ def list_pictures(name: str) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"The real images are absent: {folder} (set KENNEL_SHARED).")
-    paths = sorted(path for folder in folders for path in folder.rglob("*.jpg"))
+    paths = sorted(path for folder in folders for path in folder.rglob("*.jp*g"))
     random.Random(0).shuffle(paths)
     return paths
 
