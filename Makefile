@@ -128,8 +128,8 @@ scan: setup ## what is in the images, and which of it has known vulnerabilities 
 smoke: setup $(filter build/data/shapes,$(DATA)) ## train, serve and stop in the real images under every restriction
 	$(python) -m local smoke $(RECIPE) --data $(DATA) --output build/smoke
 
-notebook: setup ## run examples/train-and-deploy.ipynb from top to bottom -> build/notebooks; EXTRA=--save keeps its outputs
-	$(python) -m examples.notebooks train_and_deploy $(EXTRA)
+notebook: setup ## run examples/train-and-deploy.ipynb from top to bottom -> build/notebooks; SAVE=1 keeps its outputs
+	$(python) -m examples.notebooks train_and_deploy $(if $(SAVE),--save)
 
 test: setup ## the suite, but for what needs a Docker engine
 	$(python) -m pytest -m "not docker" -n 2 --dist loadfile --durations 30

@@ -111,7 +111,7 @@ for trial in sorted(trials, key=lambda trial: -(trial["objective"] or 0)):
 
 # %% language="bash"
 # set -o pipefail
-# make train RECIPE=$OUT/tuning/best.toml 2>&1 | tail -n 14
+# make train RECIPE=$OUT/tuning/best.toml SET="epochs=24" 2>&1 | tail -n 14
 
 # %% [markdown]
 # ## 4. Read the report
