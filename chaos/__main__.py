@@ -18,10 +18,13 @@ from pathlib import Path
 from artifact.bundle import unpack_artifact
 from artifact.cores import available_cores
 from chaos.lab import Lab, Result
+from chaos.mutations import read_seeds
 from chaos.scenarios import SCENARIOS
 from local.platform import REPOSITORY
 
 logger = logging.getLogger(__name__)
+
+FAMILIAR = 400  # pictures, from all classes
 
 
 def main() -> None:
@@ -32,10 +35,14 @@ def main() -> None:
     scratch = arguments.output / time.strftime("%Y%m%d-%H%M%S")
     scratch.mkdir()
     artifact = arguments.artifact or train_shapes(scratch)
+    familiar = arguments.familiar or (None if arguments.artifact else scratch / "shapes/test")
     lab = Lab(
         model_dir=open_model(artifact, scratch),
         bodies=read_bodies(arguments.images),
         scratch=scratch.resolve(),
+        seeds=read_seeds([folder for folder in (arguments.images, arguments.odd) if folder]),
+        familiar=read_bodies(familiar, limit=FAMILIAR) if familiar else [],
+        odd=arguments.odd,
         short=arguments.short,
         connections=arguments.connections,
         soak_minutes=arguments.soak,
@@ -81,12 +88,12 @@ def open_model(artifact: Path, scratch: Path) -> Path:
     return (scratch / "model").resolve()
 
 
-def read_bodies(folder: Path) -> list[bytes]:
-    """Up to 64 JPEGs found below it."""
+def read_bodies(folder: Path, *, limit: int = 64) -> list[bytes]:
+    """Up to so many JPEGs found below it."""
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")]
     if not paths:
         sys.exit(f"{folder} holds no JPEG; name a folder that does with --images.")
-    return [path.read_bytes() for path in paths[:: max(1, len(paths) // 64)][:64]]
+    return [path.read_bytes() for path in paths[:: max(1, len(paths) // limit)][:limit]]
 
 
 def _names(text: str) -> list[str]:
@@ -100,8 +107,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--artifact", type=Path, help="model.tar.gz or its folder (default: train one)")
     parser.add_argument("--images", type=Path, default=REPOSITORY / "examples/images", help="JPEGs to send")
+    parser.add_argument("--odd", type=Path, help="the collection of docs/odd-images.md; fuzzed too")
+    parser.add_argument("--familiar", type=Path, help="JPEGs like those the artifact was validated on")
     parser.add_argument("--output", type=Path, default=Path("build/chaos"), help="logs, soak.csv, soak.svg")
-    parser.add_argument("--short", action="store_true", help="three minutes instead of fifteen")
+    parser.add_argument("--short", action="store_true", help="three minutes instead of thirty")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="at 80 %% of the peak")
     parser.add_argument("--only", type=_names, metavar="NAME,...", help=", ".join(SCENARIOS))
     parser.add_argument("--connections", type=int, default=4 * available_cores(), help="of the full load")

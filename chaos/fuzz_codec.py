@@ -20,6 +20,7 @@ import random
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ WARM_UP_SHARE = 0.2  # of the bodies: by then every decoder was loaded and has g
 MAX_GROWTH = 0.05
 GUIDED_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 60.0
+TRIES, RETRY_SECONDS = 200, 0.05  # of a request turned away
 
 
 @dataclass(slots=True)
@@ -121,13 +123,16 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 
 def _post(connection: http.client.HTTPConnection, query: Query) -> str:
-    headers = {"Content-Type": query.content_type, "Accept": query.accept}
+    named = {"Content-Type": query.content_type, "Accept": query.accept}
+    headers = {name: value for name, value in named.items() if value}
     try:
-        connection.request(
-            "POST", "/invocations", query.body, {name: value for name, value in headers.items() if value}
-        )
-        response = connection.getresponse()
-        response.read()
+        for _ in range(TRIES):
+            connection.request("POST", "/invocations", query.body, headers)
+            response = connection.getresponse()
+            response.read()
+            if response.status != 503 or "Retry-After" not in response.headers:
+                break
+            time.sleep(RETRY_SECONDS)  # few heat maps are made at a time; each body shall have its answer
         return str(response.status)
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__

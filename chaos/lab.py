@@ -44,6 +44,9 @@ class Lab:
     model_dir: Path
     bodies: Sequence[bytes]  # JPEG
     scratch: Path
+    seeds: Sequence[bytes] = ()  # what fuzzing mutates
+    familiar: Sequence[bytes] = ()  # pictures as the model was validated on
+    odd: Path | None = None  # the collection of docs/odd-images.md
     short: bool = False
     connections: int = 8
     soak_minutes: float = 0.0

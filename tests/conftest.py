@@ -21,6 +21,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--aws", action="store_true", help="also ask a real AWS account, which costs money")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A core for each process of `-n`: two torch programs that spin on every core take over twice as long.
+
+    Whatever a test starts inherits it, and `artifact.cores` counts what the affinity leaves.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Left out rather than skipped: nobody should miss them."""
     if not config.getoption("--aws"):

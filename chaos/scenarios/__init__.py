@@ -9,8 +9,11 @@ from chaos.scenarios.clock import jump_clock
 from chaos.scenarios.corrupted import serve_corrupted_bundle
 from chaos.scenarios.descriptors import exhaust_descriptors
 from chaos.scenarios.disk import fill_disk
+from chaos.scenarios.drift import replay_shifted
+from chaos.scenarios.fuzz import fuzz
 from chaos.scenarios.hostile import drip_and_flood
 from chaos.scenarios.kill import kill_workers
+from chaos.scenarios.odd import send_odd_files
 from chaos.scenarios.overload import overload
 from chaos.scenarios.pause import pause_worker
 from chaos.scenarios.soak import soak
@@ -26,5 +29,8 @@ SCENARIOS: dict[str, Callable[[Lab], Awaitable[Result]]] = {
     "descriptors": exhaust_descriptors,
     "disk": fill_disk,
     "clock": jump_clock,
+    "odd": send_odd_files,
+    "drift": replay_shifted,
+    "fuzz": fuzz,
     "soak": soak,
 }

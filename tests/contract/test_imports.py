@@ -85,6 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "examples/sagemaker_sdk.py": ("sagemaker", "training.metrics"),
     "examples/clients": ("requests", "boto3"),
     "chaos": ("artifact", "local", "psutil"),
+    "chaos/scenarios/drift.py": ("PIL", "prometheus_client"),
     "chaos/kill_tuning.py": ("local", "psutil"),
     "chaos/plot.py": ("matplotlib",),
     "chaos/fuzz_codec.py": ("serving", "artifact", "atheris"),

@@ -200,9 +200,9 @@ def test_server_that_goes_down_is_told_and_asked_again_when_it_is_back(
 def test_keyboard_alone_chooses_explains_and_picks_a_program(visit: Visit) -> None:
     page = visit.page
     expect(page.locator("#heat-switch")).to_be_attached()
-    page.keyboard.press("Tab")
-    expect(page.locator("#files")).to_be_focused()
     with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Tab")
+        expect(page.locator("#files")).to_be_focused()  # by then the chooser is waited for, too
         page.keyboard.press("Enter")
     chooser.value.set_files(
         [FilePayload(name="dog.jpg", mimeType="image/jpeg", buffer=encode_picture("JPEG"))]

@@ -247,7 +247,7 @@ print(progress.micro_batch, difference)
 
 def test_out_of_memory_ends_in_smaller_parts_and_the_same_weights() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY_SCRIPT, "16"],
+        [sys.executable, "-c", MEMORY_SCRIPT, "8"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
