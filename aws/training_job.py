@@ -74,7 +74,7 @@ def build_algorithm(recipe: Recipe, site: Site) -> dict[str, Any]:
 
 
 def build_channels(recipe: Recipe, site: Site, *, data: str = "") -> list[dict[str, Any]]:
-    """InputDataConfig. Every host needs all images, hence FullyReplicated; a folder ends with a slash."""
+    """InputDataConfig. Only the training images may be dealt out to the hosts; a folder ends with a slash."""
     folder = (data or site.uri(f"data/{recipe.name}")).rstrip("/")
     channels = {split: (f"{folder}/{split}/", recipe.data.content_type) for split in SPLITS}
     if recipe.training.weights:
@@ -87,7 +87,9 @@ def build_channels(recipe: Recipe, site: Site, *, data: str = "") -> list[dict[s
                 "S3DataSource": {
                     "S3DataType": "S3Prefix",
                     "S3Uri": uri,
-                    "S3DataDistributionType": "FullyReplicated",
+                    "S3DataDistributionType": recipe.training.distribution
+                    if name == "train"
+                    else "FullyReplicated",
                 }
             },
         }

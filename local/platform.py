@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -32,12 +32,14 @@ def lay_out_training_job(
     channels: Mapping[str, Path],
     hosts: Sequence[str] = ("algo-1",),
     current_host: str | None = None,
+    sharded: Collection[str] = (),
     seen_as: Path | None = None,
 ) -> None:
     """Make `prefix` look like /opt/ml at a job's start on `current_host`, the first of `hosts` unless given.
 
     The channels are links, or empty folders to mount them on where the job sees the prefix elsewhere, in a
-    container (`seen_as`). Checkpoints of an interrupted job stay.
+    container (`seen_as`); `sharded` names those of which it gets a part. Checkpoints of an interrupted job
+    stay.
     """
     for name in ("input", "model", "output"):
         shutil.rmtree(prefix / name, ignore_errors=True)
@@ -51,7 +53,7 @@ def lay_out_training_job(
         "inputdataconfig": {
             name: {
                 "TrainingInputMode": "File",
-                "S3DistributionType": "FullyReplicated",
+                "S3DistributionType": "ShardedByS3Key" if name in sharded else "FullyReplicated",
                 "RecordWrapperType": "None",
             }
             for name in channels

@@ -59,20 +59,24 @@ def run_training_job(
     job_name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     prefixes = host_prefixes(output, recipe.training.instance_count, in_containers=bool(image))
     shutil.rmtree(output / "hosts", ignore_errors=True)
+    sharded = recipe.training.distribution == "ShardedByS3Key" and len(prefixes) > 1
+    shards = deal_out(channels["train"], output / "shards", list(prefixes)) if sharded else {}
+    received = {host: channels | ({"train": shards[host]} if sharded else {}) for host in prefixes}
     for host, prefix in prefixes.items():
         lay_out_training_job(
             prefix,
             hyperparameters=recipe.hyperparameters.to_strings(),
-            channels=channels,
+            channels=received[host],
             hosts=tuple(prefixes),
             current_host=host,
+            sharded=["train"] if sharded else [],
             seen_as=DEFAULT_PREFIX if image else None,
         )
     started = time.monotonic()
     with ExitStack() as ending:
         if image:
             containers = _containers(
-                image, prefixes, job_name=job_name, channels=channels, options=options, ending=ending
+                image, prefixes, job_name=job_name, channels=received, options=options, ending=ending
             )
             processes = [_start(container.command(), dict(os.environ), lock) for container in containers]
         else:
@@ -99,6 +103,23 @@ def host_prefixes(output: Path, instance_count: int, *, in_containers: bool = Fa
     return {host: output / "hosts" / host if number else output for number, host in enumerate(hosts)}
 
 
+def deal_out(folder: Path, destination: Path, hosts: Sequence[str]) -> dict[str, Path]:
+    """Host -> a folder with its part of the files, one in turn to each, as ShardedByS3Key spreads S3's keys.
+
+    By hard links, where the file system has them: what a symbolic link points to is not in a container.
+    """
+    shutil.rmtree(destination, ignore_errors=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for number, path in enumerate(files):
+        part = destination / hosts[number % len(hosts)] / path.relative_to(folder)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path.resolve(), part)
+        except OSError:  # another file system
+            shutil.copyfile(path, part)
+    return {host: destination / host for host in hosts}
+
+
 def _start(command: Sequence[str], environment: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
     """One host's `train`, which keeps the lock for as long as it runs."""
     return subprocess.Popen(
@@ -123,18 +144,21 @@ def _containers(
     prefixes: Mapping[str, Path],
     *,
     job_name: str,
-    channels: Mapping[str, Path],
+    channels: Mapping[str, Mapping[str, Path]],
     options: Sequence[str],
     ending: ExitStack,
 ) -> list[Container]:
-    """One per host, on a network of their own where there are several; all are gone when `ending` ends."""
+    """One per host, on a network of their own where there are several; all are gone when `ending` ends.
+
+    `channels` are each host's.
+    """
     together: list[str] = []
     if len(prefixes) > 1:  # each with its share of this machine: threads that compete for cores only spin
         share = max(1, available_cores() // len(prefixes))
         together = ["--network", ending.enter_context(private_network()), "--cpus", str(share)]
-    mounts = {f"{DEFAULT_PREFIX}/input/data/{name}:ro": folder for name, folder in channels.items()}
     containers = []
     for host, prefix in prefixes.items():
+        mounts = {f"{DEFAULT_PREFIX}/input/data/{name}:ro": path for name, path in channels[host].items()}
         for folder in ("model", "output", "output/data", "checkpoints"):
             (prefix / folder).chmod(0o777)  # whichever user the image runs as
         container = Container(

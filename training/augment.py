@@ -46,13 +46,16 @@ class Draws:
         return np.floor(self.uniform(which, low, high)).astype(np.int64)
 
 
-def augment(pixels: Pixels, augmentation: str, size: int, draws: Draws) -> Pixels:
-    """The drawn pictures of (num_images, H, W, 3) as (N, size, size, 3): `none`, `photo` or `aerial`."""
+def augment(pixels: Pixels, augmentation: str, size: int, draws: Draws, *, first: int = 0) -> Pixels:
+    """The drawn pictures of (num_images, H, W, 3) as (N, size, size, 3): `none`, `photo` or `aerial`.
+
+    `first` is the number of the picture that comes first in `pixels`.
+    """
     one = _AUGMENTATIONS[augmentation](pixels.shape[1], size, draws)
     augmented = np.empty((len(draws.images), size, size, 3), dtype=np.uint8)
 
     def fill(place: int) -> None:
-        augmented[place] = one(pixels[draws.images[place]], place)
+        augmented[place] = one(pixels[draws.images[place] - first], place)
 
     list(_pool().map(fill, range(len(augmented))))
     return augmented

@@ -60,7 +60,7 @@ def read_image_folder(root: Path, labels: Sequence[str] | None = None) -> ImageF
 
     Raises JobError for no images, a class folder without any, or a label the training split does not have.
     """
-    found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = find_labels(root)
     if labels is None:
         try:
             labels = check_labels(found)
@@ -82,6 +82,11 @@ def read_image_folder(root: Path, labels: Sequence[str] | None = None) -> ImageF
     return ImageFolder(
         root=root, labels=tuple(labels), paths=tuple(paths), targets=np.asarray(targets, dtype=np.int64)
     )
+
+
+def find_labels(root: Path) -> list[str]:
+    """Its class folders, sorted."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def decode_images(folder: ImageFolder, preprocess: Preprocess, *, max_unreadable: float) -> ImageSet:

@@ -106,6 +106,14 @@ class World:
         self._together(functools.partial(distributed.broadcast_object_list, values, device=cpu))
         return values[0]
 
+    def gather(self, value: T) -> list[T]:
+        """Every rank's, in their order, on every rank."""
+        if self.size == 1:
+            return [value]
+        values = [value] * self.size
+        self._together(functools.partial(distributed.all_gather_object, values, value))
+        return values
+
     def share_network(self, network: nn.Module, device: torch.device) -> None:
         """The first rank's weights on every rank; on GPUs batch norm looks at the whole batch."""
         if self.size == 1:

@@ -31,6 +31,7 @@ from training.feature_cache import FeatureCache, Floats, find_folder
 from training.graph import build_graph, compile_graph
 from training.hyperparameters import Hyperparameters
 from training.progress import progress
+from training.shards import EVERYWHERE, Shards
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ HEAD_TOLERANCE = 1e-3
 
 ENGINES = ("openvino", "torch")
 
+PixelsOf = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # numbers of pictures -> (N, H, W, 3)
 Extract = Callable[[NDArray[np.uint8]], Floats]  # (N, H, W, 3) -> (N, width)
 
 
@@ -68,9 +70,13 @@ def collect_features(
     device: torch.device,
     bf16: bool,
     world: World,
+    shards: Shards = EVERYWHERE,
     engine: str = "",
 ) -> Features | None:
     """Each rank's share computed by it, or all from the cache; None where the pictures are needed.
+
+    `shards` are those of `train`.
+
 
     `engine` is one of ENGINES; empty is the faster one, which is measured.
     """
@@ -90,7 +96,7 @@ def collect_features(
     num_views = min(hyperparameters.feature_views, hyperparameters.epochs) if augmented else 1
     return Features(
         head=network.network.get_submodule(head_path(network.network)),
-        views=tuple(extractor.view(train, view) for view in range(num_views)),
+        views=tuple(extractor.view(train, view, shards) for view in range(num_views)),
         valid=extractor.plain(valid) if valid is not None else None,
     )
 
@@ -150,9 +156,9 @@ class _Extractor:
 
     def plain(self, images: ImageSet) -> Floats:
         """Of pictures as they are, already cropped."""
-        return self._find(images, "plain", lambda rows: images.pixels[rows])
+        return self._find(images, "plain", EVERYWHERE, lambda rows: images.pixels[rows])
 
-    def view(self, images: ImageSet, view: int) -> Floats:
+    def view(self, images: ImageSet, view: int, shards: Shards) -> Floats:
         """Of the pictures as epoch `view` augments them."""
         settings = self._hyperparameters
         augmented = settings.augmentation != "none"
@@ -160,18 +166,18 @@ class _Extractor:
 
         def draw(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
             draws = Draws(seed=settings.seed, epoch=view, images=rows)
-            return augment(images.pixels, settings.augmentation, settings.image_size, draws)
+            first = shards.first(self._world.place)
+            return augment(images.pixels, settings.augmentation, settings.image_size, draws, first=first)
 
-        return self._find(images, facts, draw)
+        return self._find(images, facts, shards, draw)
 
-    def _find(
-        self, images: ImageSet, view: object, pixels_of: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    ) -> Floats:
+    def _find(self, images: ImageSet, view: object, shards: Shards, pixels_of: PixelsOf) -> Floats:
         facts = self._facts | {"images": images.fingerprint, "view": view}
         shape = (len(images), self._width)
 
         def compute() -> Floats:
-            return self._compute(len(images), pixels_of, what=f"features {images.folder.root.name} {view}")
+            what = f"features {images.folder.root.name} {view}"
+            return self._compute(len(images), shards, pixels_of, what=what)
 
         if self._world.size == 1:
             return self._cache.find_or_compute(facts, shape, compute)
@@ -184,17 +190,17 @@ class _Extractor:
             self._cache.keep(facts, features)
         return features
 
-    def _compute(
-        self, count: int, pixels_of: Callable[[NDArray[np.int64]], NDArray[np.uint8]], *, what: str
-    ) -> Floats:
+    def _compute(self, count: int, shards: Shards, pixels_of: PixelsOf, *, what: str) -> Floats:
         """Each rank its share of every batch; the others' rows are zeros until the sum."""
         features = np.zeros((count, self._width), dtype=np.float32)
+        order = shards.order(count, np.random.default_rng(0)) if shards.sizes else np.arange(count)
         starts = range(0, count, BATCH * self._world.size)
         for start in progress(starts, total=len(starts), what=what):
-            rows = np.arange(start, min(count, start + BATCH * self._world.size))
+            rows = order[start : start + BATCH * self._world.size]
             answers = np.zeros((len(rows), self._width), dtype=np.float32)
-            if len(rows) > self._world.place.rank:
-                answers[self._world.share] = self._extract(self._engine, pixels_of(rows[self._world.share]))
+            own = shards.own(rows, self._world.place)
+            if len(own):
+                answers[own] = self._extract(self._engine, pixels_of(rows[own]))
             features[rows] = self._world.sum(answers)
         return features
 

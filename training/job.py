@@ -41,6 +41,7 @@ class Job:
     current_host: str
     hosts: tuple[str, ...]
     network_interface: str
+    sharded: bool  # each host has its own part of the training images
     checkpoint_dir: Path
 
     @property
@@ -68,8 +69,7 @@ def read_job(prefix: Path) -> Job:
     hosts = tuple(sorted(resources.get("hosts", [current_host])))  # the same order on all of them
     if current_host not in hosts:
         raise JobError(f"resourceconfig.json: current_host={current_host!r} is not among hosts={hosts}.")
-    if len(hosts) > 1:
-        _check_replicated(_read_config(config_dir / "inputdataconfig.json"))
+    sharded = _find_sharded(_read_config(config_dir / "inputdataconfig.json")) if len(hosts) > 1 else False
     return Job(
         prefix=prefix,
         raw_hyperparameters={k: str(v) for k, v in _read_config(config_dir / "hyperparameters.json").items()},
@@ -77,6 +77,7 @@ def read_job(prefix: Path) -> Job:
         current_host=current_host,
         hosts=hosts,
         network_interface=str(resources.get("network_interface_name", "")),
+        sharded=sharded,
         checkpoint_dir=Path(checkpoints.get("LocalPath") or prefix / "checkpoints"),
     )
 
@@ -146,12 +147,19 @@ def _find_channels(data_dir: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(data_dir.iterdir()) if path.is_dir()}
 
 
-def _check_replicated(channels: Mapping[str, Any]) -> None:
-    for name, channel in channels.items():
-        if isinstance(channel, dict) and channel.get("S3DistributionType") == "ShardedByS3Key":
-            raise JobError(
-                f"Channel {name} is ShardedByS3Key, but every host needs all images: use FullyReplicated."
-            )
+def _find_sharded(channels: Mapping[str, Any]) -> bool:
+    """Whether the training channel's images are dealt out to the hosts. Raises JobError for another's."""
+    sharded = {
+        name
+        for name, channel in channels.items()
+        if isinstance(channel, dict) and channel.get("S3DistributionType") == "ShardedByS3Key"
+    }
+    if others := sorted(sharded - set(SPLITS["train"])):
+        raise JobError(
+            f"Channel {others[0]} is ShardedByS3Key, but every host needs all of it: use FullyReplicated "
+            "(only the channel train may be sharded)."
+        )
+    return bool(sharded)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _is_over(progress: Progress, hyperparameters: Hyperparameters) -> bool:
 def _train_epoch(session: Session, learner: Learner) -> bool:
     """The rest of the epoch, step by step; False when SIGTERM cut it short."""
     hyperparameters, progress = session.hyperparameters, learner.progress
-    batches = _epoch_batches(len(session.train), hyperparameters, progress.epoch)
+    batches = _epoch_batches(session, progress.epoch)
     set_training_mode(session.network.network, frozen=hyperparameters.freeze_backbone)
     if hyperparameters.unfreeze_epochs:
         unfreeze_blocks(
@@ -155,20 +155,21 @@ def _say(session: Session, metrics: dict[str, float]) -> None:
         print(metric_line(name, value), flush=True)
 
 
-def _epoch_batches(count: int, hyperparameters: Hyperparameters, epoch: int) -> list[NDArray[np.int64]]:
+def _epoch_batches(session: Session, epoch: int) -> list[NDArray[np.int64]]:
     """A permutation cut into nearly equal batches: no runt whose batch statistics mean nothing."""
-    order = np.random.default_rng([hyperparameters.seed, epoch]).permutation(count)
-    return np.array_split(order, math.ceil(count / hyperparameters.batch_size))
+    random = np.random.default_rng([session.hyperparameters.seed, epoch])
+    return np.array_split(session.shards.order(len(session.train), random), session.steps_per_epoch)
 
 
 def _check_session(session: Session) -> None:
     hyperparameters = session.hyperparameters
-    smallest = min(map(len, _epoch_batches(len(session.train), hyperparameters, 0)))
-    size = session.world.size
-    if size > 1 and smallest < SMALLEST_SHARE * size:
+    place, shards = session.world.place, session.shards
+    smallest = min(_epoch_batches(session, 0), key=lambda batch: shards.smallest_share(batch, place))
+    if place.size > 1 and shards.smallest_share(smallest, place) < SMALLEST_SHARE:
+        dealt = f", dealt to the hosts as {', '.join(map(str, shards.sizes))}" if shards.sizes else ""
         raise JobError(
-            f"{size} processes share batches of {smallest} images (batch_size="
-            f"{hyperparameters.batch_size}, {len(session.train)} in all), and each needs "
+            f"{place.size} processes share batches of {len(smallest)} images (batch_size="
+            f"{hyperparameters.batch_size}, {len(session.train)} in all{dealt}), and each needs "
             f"{SMALLEST_SHARE}: raise batch_size, or train on fewer instances."
         )
     if hyperparameters.patience and session.valid is None:

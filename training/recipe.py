@@ -141,6 +141,9 @@ class Training:
     input_mode: Literal["File", "FastFile"] = setting(
         "images are copied before the start, or read from S3 when needed", "File"
     )
+    distribution: Literal["FullyReplicated", "ShardedByS3Key"] = setting(
+        "of the training images over several instances: all to each, or each to one", "FullyReplicated"
+    )
     keep_alive_seconds: int = setting(
         "machines wait this long for the next job; paid for", 0, low=0, high=3600
     )

@@ -45,6 +45,7 @@ from training.network import (
 from training.observer import Observer
 from training.quantize import Samples, choose_calibration
 from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
+from training.shards import EVERYWHERE, Shards, gather_labels, join_shards
 from training.stop import Stopped, StopSignal
 
 # Hyperparameters that change nothing about the weights: a checkpoint made with others is resumed from.
@@ -77,17 +78,21 @@ def run(
 
 
 def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSignal, world: World) -> None:
-    folders = _read_folders(job)
+    folders = _read_folders(job, world)
     labels = folders["train"].labels
     network = _build_network(job, hyperparameters, len(labels))  # before decoding: a wrong name fails at once
     if world.is_first:
         _see_the_doctor(hyperparameters.doctor, folders, job.output_dir)
     preprocess = Preprocess(resize=hyperparameters.resize_side, crop=hyperparameters.image_size)
     images = _decode(folders, preprocess, hyperparameters)
-    identity = _identity(hyperparameters, images["train"])
+    train_images, shards = images["train"], EVERYWHERE
+    if job.sharded:
+        train_images, shards = join_shards(train_images, world)
+    identity = _identity(hyperparameters, train_images)
     world.check_same(identity)
     pixel_network = PixelNetwork(network, preprocess)
-    session = _open_session(job, hyperparameters, pixel_network, images, stop, identity, world)
+    everything = images | {"train": train_images}
+    session = _open_session(job, hyperparameters, pixel_network, everything, shards, stop, identity, world)
     session = replace(session, features=_collect_features(session))
     stop.defer()
     telling = reporting(job.output_dir / FOLDER, name=hyperparameters.architecture)
@@ -105,7 +110,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         golden_body=_first_picture(images),
         hyperparameters=asdict(hyperparameters),
         metrics=_validation_metrics(progress),
-        data={split: _describe_split(image_set) for split, image_set in images.items()},
+        data={split: _describe_split(image_set) for split, image_set in everything.items()},
     )
     try:
         exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
@@ -149,9 +154,10 @@ def _empty(directory: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _read_folders(job: Job) -> dict[str, ImageFolder]:
+def _read_folders(job: Job, world: World) -> dict[str, ImageFolder]:
     splits = find_splits(job.channels)
-    train_folder = read_image_folder(splits["train"])
+    labels = gather_labels(splits["train"], world) if job.sharded else None
+    train_folder = read_image_folder(splits["train"], labels)
     others = {
         split: read_image_folder(splits[split], train_folder.labels) for split in splits if split != "train"
     }
@@ -245,6 +251,7 @@ def _open_session(
     hyperparameters: Hyperparameters,
     network: PixelNetwork,
     images: dict[str, ImageSet],
+    shards: Shards,
     stop: StopSignal,
     identity: dict[str, str],
     world: World,
@@ -274,6 +281,7 @@ def _open_session(
         save=save,
         stopped=lambda: world.any(stop.is_set()),
         world=world,
+        shards=shards,
     )
     world.share_network(session.network, device)
     if world.is_first:
@@ -302,6 +310,7 @@ def _collect_features(session: Session) -> Features | None:
         device=session.device,
         bf16=session.bf16,
         world=session.world,
+        shards=session.shards,
     )
 
 

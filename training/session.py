@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from artifact.network import PixelNetwork
@@ -18,6 +19,7 @@ from training.distributed import Place, World
 from training.features import Features
 from training.hyperparameters import Hyperparameters
 from training.observer import Observer
+from training.shards import EVERYWHERE, Shards
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,11 +52,16 @@ class Session:
     world: World = field(default_factory=lambda: World(Place()))
     observer: Observer = field(default_factory=Observer)
     features: Features | None = None  # of a frozen backbone: then the head alone is run
+    shards: Shards = EVERYWHERE  # of `train`, whose pixels are then this host's alone
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps."""
         return math.ceil(len(self.train) / self.hyperparameters.batch_size)
+
+    def own(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions in a batch of the images that this rank works on."""
+        return self.shards.own(batch, self.world.place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

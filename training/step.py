@@ -58,7 +58,7 @@ def take_step(session: Session, learner: Learner, batch: NDArray[np.int64]) -> N
     observer.loss_ready(loss_facts)
     _check_finite(loss_sum / len(batch), progress, session.hyperparameters)
     with observer.phase("backward"):
-        world.merge_step(session.network.network, weight=len(batch[world.share]) / len(batch))
+        world.merge_step(session.network.network, weight=len(session.own(batch)) / len(batch))
     observer.gradients_ready(step)
     with observer.phase("optimizer"):
         _change_weights(session, learner)
@@ -79,8 +79,8 @@ def take_step(session: Session, learner: Learner, batch: NDArray[np.int64]) -> N
 
 def _learn(session: Session, learner: Learner, batch: NDArray[np.int64]) -> Learnt:
     """Gradients of the share's mean loss; out of memory, again with half as many images at once."""
-    progress, world = learner.progress, session.world
-    share = len(batch[world.share])
+    progress = learner.progress
+    share = len(session.own(batch))
     limit = progress.micro_batch or session.hyperparameters.micro_batch or share
     before = RunningStatistics(session.network.network)
     while True:
@@ -124,7 +124,7 @@ def _accumulate(session: Session, learner: Learner, batch: NDArray[np.int64], nu
     mix = draw_mix(session.hyperparameters, progress.epoch, progress.step)
     _seed_dropout(session, progress)
     learner.optimizer.zero_grad(set_to_none=True)
-    own, partners = (rows[session.world.share] for rows in (batch, partners_of(batch)))
+    own, partners = _deal(session, batch)
     sums = torch.zeros(2, dtype=torch.float64, device=session.device)
     for part in np.array_split(np.arange(len(own)), num_parts):
         inputs = _prepare(session, own[part], partners[part] if mix else None, mix, progress.epoch)
@@ -143,6 +143,13 @@ def _accumulate(session: Session, learner: Learner, batch: NDArray[np.int64], nu
     return Learnt(
         loss_sum=loss_sum, correct=correct, inputs=inputs, logits=logits.detach(), targets=targets[0]
     )
+
+
+def _deal(session: Session, batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """This rank's images and their partners: of the whole batch, or where they are dealt out of its own."""
+    places = session.own(batch)
+    own = batch[places]
+    return own, partners_of(own) if session.shards.sizes else partners_of(batch)[places]
 
 
 def _prepare(
@@ -170,7 +177,13 @@ def _read_pictures(session: Session, rows: NDArray[np.int64], epoch: int) -> Ten
     with observer.phase("data"):
         draws = Draws(seed=hyperparameters.seed, epoch=epoch, images=rows)
         pixels = torch.from_numpy(
-            augment(session.train.pixels, hyperparameters.augmentation, hyperparameters.image_size, draws)
+            augment(
+                session.train.pixels,
+                hyperparameters.augmentation,
+                hyperparameters.image_size,
+                draws,
+                first=session.shards.first(session.world.place),
+            )
         )
     with observer.phase("transfer"):
         pixels = pixels.to(session.device)

@@ -19,7 +19,7 @@ async def fuzz(lab: Lab) -> Result:
         await asyncio.to_thread(
             fuzz_over_http,
             f"http://127.0.0.1:{server.port}",
-            lab.seeds,
+            list(lab.seeds),
             ledger,
             seed=0,
             connections=CONNECTIONS,

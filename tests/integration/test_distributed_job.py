@@ -53,16 +53,19 @@ def _start(
     *,
     hosts: int = 2,
     processes: int = 1,
+    shards: Sequence[Path] = (),
 ) -> list[subprocess.Popen[str]]:
-    """A job's hosts, a process each."""
+    """A job's hosts, a process each; of `shards` each gets one as its training images."""
     prefixes = host_prefixes(output, hosts)
-    for host, prefix in prefixes.items():
+    for number, (host, prefix) in enumerate(prefixes.items()):
+        channels = {split: shapes / split for split in ("train", "valid")}
         lay_out_training_job(
             prefix,
             hyperparameters=HYPERPARAMETERS | dict(changes or {}),
-            channels={split: shapes / split for split in ("train", "valid")},
+            channels=channels | ({"train": shards[number]} if shards else {}),
             hosts=tuple(prefixes),
             current_host=host,
+            sharded=["train"] if shards else [],
         )
     environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY),
@@ -154,6 +157,43 @@ def test_loss_curve_of_two_hosts_is_that_of_one_with_the_same_batch(shapes: Path
     assert [entry["validation_loss"] for entry in two] == pytest.approx(
         [entry["validation_loss"] for entry in one], rel=1e-3
     )
+
+
+def test_hosts_with_other_classes_each_train_like_one_with_all_images(shapes: Path, tmp_path: Path) -> None:
+    """Dealt out by class, in the labels' order, so that the images' numbers are those of the whole split."""
+    shards = [tmp_path / "data" / host for host in ("first", "second")]
+    for label, shard in zip(("circle", "square", "star", "triangle"), sorted(shards * 2), strict=True):
+        shutil.copytree(shapes / "train" / label, shard / label)
+    steps = WITHOUT_BATCH_NORM | {"batch_size": "64", "epochs": "20"}  # a batch is all images
+
+    _finish(_start(tmp_path / "one", shapes, steps, hosts=1))
+    printed = _finish(_start(tmp_path / "two", shapes, steps, shards=shards))
+
+    one, two = (
+        json.loads((tmp_path / name / "output/data/metrics.json").read_text())["history"]
+        for name in ("one", "two")
+    )
+    assert len(set(_weights(printed))) == 1
+    assert [e["train_loss"] for e in two] == pytest.approx([e["train_loss"] for e in one], rel=1e-3)
+    assert read_bundle(tmp_path / "two/model").manifest.data["train"]["images"] == 64
+
+
+def test_recipe_deals_the_images_out_to_two_instances(shapes: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "sharded.toml"
+    two = '[training]\ninstance_count = 2\ndistribution = "ShardedByS3Key"\n'
+    recipe.write_text((REPOSITORY / "recipes/shapes.toml").read_text().replace("[training]\n", two))
+    settings = [f"--set={name}={value}" for name, value in (HYPERPARAMETERS | {"epochs": "1"}).items()]
+    output = tmp_path / "out"
+
+    done = run_local("train", str(recipe), "--data", str(shapes), "--output", str(output), *settings)
+
+    assert done.returncode == 0, done.stderr
+    assert len(set(_weights([(done.stdout, done.stderr)]))) == 1
+    parts = [set(path.name for path in part.rglob("*.jpg")) for part in (output / "shards").iterdir()]
+    assert [len(part) for part in parts] == [32, 32] and not parts[0] & parts[1]
+    manifest = read_bundle(output / "model").manifest
+    assert manifest.data["train"]["images"] == 64
+    assert manifest.labels == ("circle", "square", "star", "triangle")
 
 
 def test_processes_of_one_host_train_like_as_many_hosts(

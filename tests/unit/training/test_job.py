@@ -79,9 +79,9 @@ def test_host_that_is_not_listed_is_refused(tmp_path: Path) -> None:
 
 
 def test_sharded_channel_is_refused_for_several_hosts_only(tmp_path: Path) -> None:
-    sharded = {"train": {"S3DistributionType": "ShardedByS3Key"}}
+    sharded = {"valid": {"S3DistributionType": "ShardedByS3Key"}}
 
-    with pytest.raises(JobError, match=r"Channel train is ShardedByS3Key.*use FullyReplicated"):
+    with pytest.raises(JobError, match=r"Channel valid is ShardedByS3Key.*use FullyReplicated"):
         read_job(_prefix(tmp_path / "two", resourceconfig=HOSTS, inputdataconfig=sharded))
 
     assert read_job(_prefix(tmp_path / "one", inputdataconfig=sharded)).hosts == ("algo-1",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.training.sessions import SETTINGS, make_session, one_thread, same_weights, weights_of
-from training.hyperparameters import Hyperparameters
+from tests.unit.training.sessions import (
+    make_images,
+    make_session,
+    one_thread,
+    same_weights,
+    weights_of,
+)
 from training.job import JobError
 from training.loop import Progress, best_metrics, build_optimizer, train
 
@@ -185,7 +191,9 @@ def test_weight_decay_leaves_biases_and_norms_alone() -> None:
 def test_every_image_is_seen_once_an_epoch_and_no_batch_is_a_runt() -> None:
     from training.loop import _epoch_batches
 
-    batches = _epoch_batches(45, Hyperparameters(**SETTINGS), epoch=0)
+    session = replace(make_session(), train=make_images(45, seed=0))
+
+    batches = _epoch_batches(session, epoch=0)
 
     assert sorted(np.concatenate(batches).tolist()) == list(range(45))
     assert {len(batch) for batch in batches} == {7, 8}
