@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from artifact.cores import available_cores
 from chaos.connection import build_request
 from chaos.ledger import Ledger
 from chaos.load import Target, closed_loop
@@ -82,6 +83,7 @@ class Peak:
 
     goodput: float  # 2xx per second
     p99: float  # seconds
+    cores: float  # that the driver, on the same machine, left to the server
 
 
 async def measure_peak(lab: Lab, server: Server, *, connections: int = 0) -> Peak:
@@ -89,10 +91,25 @@ async def measure_peak(lab: Lab, server: Server, *, connections: int = 0) -> Pea
     seconds = lab.pick(short=4, long=10)
     async with closed_loop(lab.target(server), connections=connections or lab.connections) as ledger:
         await asyncio.sleep(SETTLE_SECONDS)
-        start = time.monotonic()
+        watch = Stopwatch()
         await asyncio.sleep(seconds)
+        cores = watch.cores_left()
         end = time.monotonic()
-    return Peak(ledger.goodput(start, end), ledger.between(start, end).seconds(0.99))
+    start = watch.started
+    return Peak(ledger.goodput(start, end), ledger.between(start, end).seconds(0.99), cores)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """What the driver itself takes of the machine."""
+
+    started: float = field(default_factory=time.monotonic)
+    worked: float = field(default_factory=time.process_time)
+
+    def cores_left(self) -> float:
+        """Cores less those that this process kept busy since the start."""
+        share = (time.process_time() - self.worked) / (time.monotonic() - self.started)
+        return available_cores() - share
 
 
 def recovery(ledger: Ledger, *, before: tuple[float, float], after: tuple[float, float]) -> float:

@@ -5,8 +5,9 @@ gunicorn's own waits for idle keep-alive connections until they time out.
 
 from __future__ import annotations
 
+from socket import socket
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from gunicorn.http.body import Body
@@ -60,6 +61,36 @@ class _Body(Body):
         return bytes(self._read_reader(size))  # type: ignore[attr-defined] # the stubs are older
 
 
+class _OneSend:
+    """A connection that sends an answer's head along with its body: each send wakes whoever waits for it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._held = b""
+
+    def sendall(self, data: bytes) -> None:
+        """The first piece, the head, waits for the next."""
+        if not self._held:
+            self._held = data
+        else:
+            held, self._held = self._held, b""
+            self._connection.sendall(held + data)
+
+    def flush(self) -> None:
+        """What has waited in vain: an answer without a body."""
+        held, self._held = self._held, b""
+        if held:
+            self._connection.sendall(held)
+
+    def sendfile(self, *args: Any, **kwargs: Any) -> Any:
+        """A body from a file, after its head."""
+        self.flush()
+        return self._connection.sendfile(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
 class Front(GeventWorker):
     """The HTTP process: a greenlet per connection, so that slow clients cost no core."""
 
@@ -74,9 +105,11 @@ class Front(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """One request of a connection."""
         req.body = _Body(req.body.reader)
+        connection = _OneSend(sock)
         try:
-            return super().handle_request(listener_name, req, sock, addr)
+            return super().handle_request(listener_name, req, cast(socket, connection), addr)
         finally:
+            connection.flush()
             req.body.answered = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -6,8 +6,10 @@ Flask's way to a view and werkzeug's to a body cost as much as all of gunicorn (
 from __future__ import annotations
 
 import logging
+import math
 import re
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -53,11 +55,15 @@ class Invocations:
         self._explainers = explainers
         self._limit = settings.max_payload_mb * MIB
         self._bodies = Budget(BUFFERED_BYTES)
+        self._turned_away = TurnedAway()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request, answered whatever comes."""
         try:
             answer = self._answer(environ)
+        except Overloaded as error:
+            self._turned_away.count()
+            answer = refusal_answer(error)
         except RequestError as error:
             logger.info("event=refused status=%d code=%s", error.status, error.code)
             answer = refusal_answer(error)
@@ -111,6 +117,22 @@ class Invocations:
             f"The body is larger than {self._limit // MIB} MiB.",
             hint="Send a smaller picture, or raise KENNEL_MAX_PAYLOAD_MB.",
         )
+
+
+class TurnedAway:
+    """A line a second for all that came while the queue was full: one each would take time from the rest."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._told = -math.inf
+
+    def count(self) -> None:
+        """One more."""
+        self._requests += 1
+        now = time.monotonic()
+        if now - self._told >= 1.0:
+            logger.info("event=overloaded turned_away=%d", self._requests)
+            self._requests, self._told = 0, now
 
 
 class Budget:
