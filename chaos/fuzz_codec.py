@@ -33,7 +33,9 @@ from chaos.mutations import ACCEPTS, CONTENT_TYPES, draw_query, read_seeds, wrap
 from chaos.processes import read_resident_mib, read_tree
 from serving.messages import Query
 
-WARM_UP_SHARE = 0.2  # of the bodies: by then every decoder was loaded and has grown its buffers
+SAMPLES = 100  # of the memory, evenly over the bodies: at any one moment some picture is in it, or none
+WARM = slice(20, 30)  # by then every decoder was loaded and has grown its buffers
+END = slice(-10, None)
 MAX_GROWTH = 0.05
 GUIDED_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 60.0
@@ -49,7 +51,7 @@ class Ledger:
     keep: Path | None = None
     statuses: Counter[str] = field(default_factory=Counter)
     sent: int = 0
-    warm_mib: float = 0.0
+    resident_mib: list[float] = field(default_factory=list)
     processes: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -60,8 +62,8 @@ class Ledger:
             self.statuses[status] += 1
             if self.sent == 1:
                 self.processes = read_tree(self.pid)
-            if self.sent == max(1, int(self.bodies * WARM_UP_SHARE)):
-                self.warm_mib = read_resident_mib(read_tree(self.pid))
+            if self.sent * SAMPLES // self.bodies > len(self.resident_mib):
+                self.resident_mib.append(read_resident_mib(read_tree(self.pid)))
         if self.keep is not None and not status.startswith(("2", "4")):
             self.keep.mkdir(parents=True, exist_ok=True)
             name = f"{status}-{hashlib.sha256(query.body).hexdigest()[:16]}"
@@ -71,8 +73,8 @@ class Ledger:
     def report(self) -> dict[str, object]:
         """Plain values, `ok` among them."""
         now = read_tree(self.pid)
-        end_mib = read_resident_mib(now)
-        growth = end_mib / self.warm_mib - 1.0 if self.warm_mib else 0.0
+        warm_mib, end_mib = (_mean(self.resident_mib[part]) for part in (WARM, END))
+        growth = end_mib / warm_mib - 1.0 if warm_mib else 0.0
         deaths = len(self.processes - now)
         bad = sum(count for status, count in self.statuses.items() if not status.startswith(("2", "4")))
         return {
@@ -80,11 +82,15 @@ class Ledger:
             "statuses": dict(sorted(self.statuses.items())),
             "bad_answers": bad,
             "worker_deaths": deaths,
-            "resident_mib_warm": round(self.warm_mib, 1),
+            "resident_mib_warm": round(warm_mib, 1),
             "resident_mib_end": round(end_mib, 1),
             "resident_growth": round(growth, 4),
             "ok": bad == 0 and deaths == 0 and growth <= MAX_GROWTH,
         }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def fuzz_in_process(model: Path, seeds: list[bytes], ledger: Ledger, *, seed: int) -> None:
