@@ -25,7 +25,7 @@ EXTRA ?=
 artifact = $(or $(ARTIFACT),$(OUT)/model.tar.gz)
 
 .PHONY: bootstrap upload tune deploy function status why costs destroy
-.PHONY: help setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-training bench-tuning chaos known-place notebook
+.PHONY: help release setup setup-sdk demo train serve transform doctor data test test-docker lint format lock clean build push smoke scan bench-serving bench-transform bench-training bench-tuning chaos known-place notebook
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -149,7 +149,7 @@ lint: setup ## ruff, mypy --strict, shellcheck, hadolint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy .
-	.venv/bin/shellcheck container/train container/serve container/install_packages build_and_push.sh aws/ec2_training.sh .ci/run
+	.venv/bin/shellcheck container/train container/serve container/install_packages build_and_push.sh aws/ec2_training.sh .ci/run .ci/cold
 	.venv/bin/hadolint container/*.Dockerfile
 
 format: setup ## rewrite the code as ruff wants it
@@ -170,6 +170,9 @@ bench-training: setup ## Kennel's training and its peers in one run (hours, alon
 
 bench-transform: setup ## whole Batch Transform jobs against the processor's limit (10 minutes, alone), BENCH="--sets dogs"
 	$(python) -m benchmarks.transform $(BENCH)
+
+release: setup ## VERSION=X.Y.Z: changelog, commit, tag, images, bills of materials -> build/release; EXTRA=--dry-run
+	$(python) -m local.release $(VERSION) $(EXTRA)
 
 clean: ## remove build/ (the environments stay)
 	rm -rf build

@@ -29,6 +29,14 @@ from training.metrics import METRICS
 
 README = (REPOSITORY / "README.md").read_text()
 REFERENCE = (REPOSITORY / "docs/reference.md").read_text()
+PAGES = sorted(
+    [
+        REPOSITORY / "README.md",
+        *(REPOSITORY / "docs").glob("*.md"),
+        *(REPOSITORY / "benchmarks").rglob("*.md"),
+    ]
+)
+LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
 
 
 def hyperparameter_rows() -> list[str]:
@@ -103,11 +111,25 @@ def test_every_make_verb_is_listed_and_does_not_fail_to_parse() -> None:
     assert {"demo", "test", "setup", "train", "serve", "transform", "data", "lint"} <= verbs
 
 
-def test_readme_is_short_and_its_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)", README)
-
+def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 200
-    assert [target for target in targets if not (REPOSITORY / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files that exist, and headings of those that have them."""
+    missing = []
+    for target, _, heading in (link.partition("#") for link in LINK.findall(page.read_text())):
+        path = (page.parent / target).resolve() if target else page
+        if not path.exists() or (heading and heading not in anchors(path.read_text())):
+            missing.append(f"{target}#{heading}")
+    assert missing == []
+
+
+def anchors(markdown: str) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_readme_recipes_exist() -> None:
