@@ -16,9 +16,10 @@ from aws.planning import PLANNERS, Asked, offline_site, plan
 from aws.site import NO_ACCOUNT, NO_DIGEST
 from aws.steps import PlanError
 from aws.validation import check_steps
-from local.image_check import ImageError
+from local.registry import ImageError
 from training.hyperparameters import HyperparameterError
-from training.recipe import Recipe, RecipeError, read_recipe
+from training.recipe import Recipe, read_recipe
+from training.recipe_table import RecipeError
 
 VERBS = {
     "bootstrap": "bucket, image repositories and roles, once for an account and region",

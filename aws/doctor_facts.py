@@ -17,7 +17,7 @@ from aws.inventory import ask
 from aws.policies import Policy, serving_policy, training_policy
 from aws.site import Site
 from aws.transform_job import settings as transform_settings
-from local.image_check import MANIFEST_TYPES
+from local.registry import MANIFEST_TYPES
 from training.recipe import Recipe
 
 DEFAULT_ARCHITECTURE = "amd64"

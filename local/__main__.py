@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from artifact.bundle import BundleError
-from local.download import DownloadError, fetch_dataset
+from local.archives import DownloadError
+from local.download import fetch_dataset
 from local.endpoint import start_endpoint
 from local.platform import LocalError, forward_signals
 from local.smoke import format_table, run_smoke
@@ -23,7 +24,8 @@ from local.training_job import run_training_job
 from local.transform_command import add_transform_options, run_transform
 from local.tuning_command import add_tuning_options, run_tuning
 from training.hyperparameters import HyperparameterError
-from training.recipe import RecipeError, read_recipe
+from training.recipe import read_recipe
+from training.recipe_table import RecipeError
 from tuning.results import ResultsError
 
 TRAINING_IMAGE = "kennel/training:local"  # as `make build` names the last ones made here

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -16,36 +15,24 @@ from typing import Any
 import torch
 
 from artifact.cores import available_cores
-from artifact.network import ArchitectureError, PixelNetwork, build_network
+from artifact.network import PixelNetwork
 from artifact.preprocess import Preprocess
-from scoring.items import Item
-from scoring.report import write_report
-from scoring.scores import score, write_scores
 from training.checkpoint import DiskFull, read_checkpoint, write_checkpoint
-from training.data import ImageFolder, ImageSet, decode_images, describe_pixels, read_image_folder
+from training.data import ImageSet, describe_pixels
 from training.debugging.observers import FOLDER, build_observer
-from training.debugging.report import REPORT_FILE, reporting
+from training.debugging.report import reporting
 from training.distributed import World
-from training.doctor.cache import Cache, default_cache_path
-from training.doctor.diagnosis import examine_for_job
-from training.doctor.findings import sentence, verdict
-from training.evaluate import Evaluation
 from training.export import Exported, Trained, export, read_golden_body
 from training.features import Features, collect_features
 from training.hyperparameters import Hyperparameters
-from training.job import Job, JobError, find_splits
-from training.loop import Progress, Session, best_metrics, train, use_bf16
-from training.metrics import metric_line
-from training.network import (
-    download_pretrained,
-    freeze_backbone,
-    load_backbone,
-    read_state_dict,
-)
+from training.job import Job
+from training.loop import Progress, Session, train, use_bf16
 from training.observer import Observer
+from training.prepare import decode_splits, prepare_network, read_folders, see_the_doctor
 from training.quantize import Samples, choose_calibration
 from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
-from training.shards import EVERYWHERE, Shards, gather_labels, join_shards
+from training.results import say_last_metrics, write_output
+from training.shards import EVERYWHERE, Shards, join_shards
 from training.stop import Stopped, StopSignal
 
 # Hyperparameters that change nothing about the weights: a checkpoint made with others is resumed from.
@@ -78,13 +65,14 @@ def run(
 
 
 def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSignal, world: World) -> None:
-    folders = _read_folders(job, world)
+    folders = read_folders(job, world)
     labels = folders["train"].labels
-    network = _build_network(job, hyperparameters, len(labels))  # before decoding: a wrong name fails at once
+    # before decoding: a wrong name fails at once
+    network = prepare_network(job, hyperparameters, len(labels))
     if world.is_first:
-        _see_the_doctor(hyperparameters.doctor, folders, job.output_dir)
+        see_the_doctor(hyperparameters.doctor, folders, job.output_dir)
     preprocess = Preprocess(resize=hyperparameters.resize_side, crop=hyperparameters.image_size)
-    images = _decode(folders, preprocess, hyperparameters)
+    images = decode_splits(folders, preprocess, hyperparameters)
     train_images, shards = images["train"], EVERYWHERE
     if job.sharded:
         train_images, shards = join_shards(train_images, world)
@@ -120,8 +108,8 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         if is_full:  # some libraries say "iostream error" and no more
             raise OSError(errno.ENOSPC, f"No space left on device ({error})", str(job.model_dir)) from error
         raise
-    _write_output(job.output_dir, trained, progress, test, exported)
-    _say_last_metrics(progress, exported.test)
+    write_output(job.output_dir, trained, progress, test, exported)
+    say_last_metrics(progress, exported.test)
     logger.info("artifact=%s", job.model_dir)
 
 
@@ -152,76 +140,6 @@ def _export_in_time(
 def _empty(directory: Path) -> None:
     for path in directory.iterdir() if directory.is_dir() else ():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _read_folders(job: Job, world: World) -> dict[str, ImageFolder]:
-    splits = find_splits(job.channels)
-    labels = gather_labels(splits["train"], world) if job.sharded else None
-    train_folder = read_image_folder(splits["train"], labels)
-    others = {
-        split: read_image_folder(splits[split], train_folder.labels) for split in splits if split != "train"
-    }
-    if "valid" not in others:
-        logger.warning(
-            "no validation channel: the last epoch's weights are exported, whatever they are worth"
-        )
-    return {"train": train_folder} | others
-
-
-def _build_network(job: Job, hyperparameters: Hyperparameters, num_classes: int) -> torch.nn.Module:
-    """Seeded random weights, then those of the `weights` channel or of torchvision."""
-    torch.manual_seed(hyperparameters.seed)
-    try:
-        network = build_network(
-            hyperparameters.architecture,
-            num_classes,
-            head_hidden=hyperparameters.head_hidden,
-            dropout=hyperparameters.dropout,
-        )
-    except ArchitectureError as error:
-        raise JobError(str(error)) from error
-    if "weights" in job.channels:
-        load_backbone(network, read_state_dict(job.channels["weights"]), source=str(job.channels["weights"]))
-    elif hyperparameters.pretrained:
-        load_backbone(network, download_pretrained(hyperparameters.architecture), source="torchvision")
-    elif hyperparameters.freeze_backbone:
-        logger.warning("freeze_backbone=true on random weights: give --weights PATH, or little is learnt")
-    if hyperparameters.freeze_backbone:
-        freeze_backbone(network)
-    return network
-
-
-def _see_the_doctor(mode: str, folders: dict[str, ImageFolder], output_dir: Path) -> None:
-    """Look at the data before time is spent on it: warn, or with `strict` refuse what is worth stopping for.
-
-    Raises JobError naming the files.
-    """
-    if mode == "off":
-        return
-    with Cache(default_cache_path()) as cache:
-        findings = examine_for_job({split: folder.root for split, folder in folders.items()}, cache=cache)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    content = {"verdict": verdict(findings), "findings": [asdict(finding) for finding in findings]}
-    (output_dir / "doctor.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for finding in findings:
-        if finding.severity != "note":
-            logger.warning("doctor: %s", sentence([finding]))
-    if mode == "strict" and verdict(findings) == "stop":
-        raise JobError(f"The data is not worth training on (doctor=strict): {sentence(findings)}")
-
-
-def _decode(
-    folders: dict[str, ImageFolder], preprocess: Preprocess, hyperparameters: Hyperparameters
-) -> dict[str, ImageSet]:
-    uncropped = replace(preprocess, crop=preprocess.resize)  # for training: augmentation does the cropping
-    return {
-        split: decode_images(
-            folder,
-            uncropped if split == "train" else preprocess,
-            max_unreadable=hyperparameters.max_unreadable,
-        )
-        for split, folder in folders.items()
-    }
 
 
 def _identity(hyperparameters: Hyperparameters, images: ImageSet) -> dict[str, str]:
@@ -370,50 +288,3 @@ def _describe_split(images: ImageSet) -> dict[str, Any]:
         "unreadable": len(images.unreadable),
         "fingerprint": images.fingerprint,
     }
-
-
-def _write_output(
-    directory: Path,
-    trained: Trained,
-    progress: Progress,
-    test: ImageSet | None,
-    exported: Exported,
-) -> None:
-    """metrics.json, scores.json and report.html under /opt/ml/output/data."""
-    directory.mkdir(parents=True, exist_ok=True)
-    precisions = [asdict(row) for row in exported.precision_table]
-    history = {"history": progress.history, "best": progress.best, "precision_table": precisions}
-    (directory / "metrics.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
-    items = []
-    if test is not None and exported.test is not None:
-        items = [
-            Item(path=path, label=trained.labels[target], log_probabilities=row)
-            for path, target, row in zip(
-                test.folder.paths, test.folder.targets, exported.test.log_probabilities, strict=True
-            )
-        ]
-    scores = score(items, trained.labels)
-    write_scores(scores, directory / "scores.json")
-    write_report(
-        scores,
-        directory / "report.html",
-        title=f"{trained.architecture}: test split",
-        images_dir=test.folder.root if test else None,
-        history=progress.history,
-        precisions=precisions,
-        facts={name: str(value) for name, value in trained.hyperparameters.items()},
-        links=_link_debug_report(directory),
-    )
-
-
-def _link_debug_report(directory: Path) -> dict[str, str]:
-    """What the training itself was like, from the page about what it is worth."""
-    path = f"{FOLDER}/{REPORT_FILE}"
-    return {"How the training went: curves, rules, time": path} if (directory / path).is_file() else {}
-
-
-def _say_last_metrics(progress: Progress, evaluation: Evaluation | None) -> None:
-    for name, value in evaluation.metrics().items() if evaluation else ():
-        print(metric_line(f"test_{name}", value), flush=True)
-    for name, value in best_metrics(progress.history).items():
-        print(metric_line(name, value), flush=True)

@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from local.image_check import DOCKER_MANIFEST
 from local.platform import free_port
+from local.registry import DOCKER_MANIFEST
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
@@ -37,7 +37,12 @@ DOCKERFILES = {
     "LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true revision=$REVISION\n"
     'ENTRYPOINT ["serve"]\nUSER 10001\nFROM serving AS cpu\nFROM serving AS gpu\nCOPY payload /gpu\n',
 }
-COPIED = ("build_and_push.sh", "pyproject.toml", ".gitignore", "local/__init__.py", "local/image_check.py")
+COPIED = (
+    "build_and_push.sh",
+    "pyproject.toml",
+    ".gitignore",
+    *(f"local/{name}.py" for name in ("__init__", "image_check", "registry")),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

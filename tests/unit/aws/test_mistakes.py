@@ -14,7 +14,7 @@ from aws.planning import Asked, plan
 from aws.steps import PlanError
 from aws.validation import check_steps
 from tests.unit.aws.sites import ACCOUNT, REGION, REPOSITORY, make_recipe, make_site
-from training.recipe import RecipeError
+from training.recipe_table import RecipeError
 
 ROLES = {
     make_site().role_name(purpose): {"Service": "sagemaker.amazonaws.com"}

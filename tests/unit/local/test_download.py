@@ -17,7 +17,8 @@ from threading import Thread
 
 import pytest
 
-from local.download import DownloadError, download_archive, fetch_dataset, unpack_archive
+from local.archives import DownloadError, unpack_archive
+from local.download import download_archive, fetch_dataset
 from training.recipe import Data, Recipe
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB

@@ -11,18 +11,20 @@ import pytest
 
 from local.image_check import (
     BIND_LABEL,
+    image_uri,
+    judge,
+    planned_image_uri,
+    read_images,
+    write_image,
+)
+from local.registry import (
     DOCKER_MANIFEST,
     MANIFEST_TYPES,
     ImageError,
     Manifest,
     Reference,
-    image_uri,
-    judge,
     parse_reference,
-    planned_image_uri,
-    read_images,
     read_login,
-    write_image,
 )
 
 GIGABYTE = 1000**3

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from training.recipe import (
     Recipe,
-    RecipeError,
     Training,
     read_recipe,
 )
+from training.recipe_table import RecipeError
 from training.recipe_tuning import CategoricalRange, ContinuousRange, IntegerRange
 
 RECIPES = sorted(Path("recipes").glob("*.toml"))
