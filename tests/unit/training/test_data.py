@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from artifact.cores import available_cores
 from artifact.preprocess import Preprocess, read_pixels
+from local.platform import REPOSITORY
 from training import data
 from training.data import decode_images, read_image_folder
 from training.job import JobError
@@ -74,6 +78,44 @@ def test_decoded_pixels_are_those_serving_computes(shapes: Path) -> None:
     expected = np.stack([read_pixels(folder.root / path, PREPROCESS) for path in folder.paths])
     assert np.array_equal(images.pixels, expected)
     assert images.folder == folder
+
+
+READS = """
+import sys
+from pathlib import Path
+from artifact.preprocess import Preprocess
+from training.data import decode_images, read_image_folder
+
+opened = []
+root = Path(sys.argv[1])
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(str(root)):
+        opened.append((Path(arguments[0]).relative_to(root).as_posix(), arguments[1]))
+sys.addaudithook(note)
+folder = read_image_folder(root)
+decode_images(folder, Preprocess(resize=36, crop=32), max_unreadable=0.0)
+places = [folder.paths.index(path) for path, _ in opened]
+print(len(folder.paths), len(opened), max(abs(place - turn) for turn, place in enumerate(places)))
+print({mode for _, mode in opened})
+"""
+
+
+def test_channel_of_fast_file_mode_is_read_once_from_front_to_end(tmp_path: Path) -> None:
+    """FastFile fetches from S3 what is opened, when it is: no file twice, only to read, and in S3's order."""
+    names = [f"{number:03d}.png" for number in range(60)]
+    root = _folder(tmp_path / "train", a=names, b=names)
+    for path in (*root.rglob("*"), root):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    done = subprocess.run(
+        [sys.executable, "-c", READS, str(root)], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+
+    counts, modes = done.stdout.splitlines()
+    num_files, num_opened, furthest = map(int, counts.split())
+    assert num_files == num_opened == 120
+    assert furthest <= 2 * available_cores()  # as far as its threads can overtake each other
+    assert modes == "{'r'}"  # and never to write
 
 
 def test_fingerprint_follows_content_and_path(tmp_path: Path) -> None:
