@@ -84,6 +84,7 @@ class Peak:
     goodput: float  # 2xx per second
     p99: float  # seconds
     cores: float  # that the driver, on the same machine, left to the server
+    busy: float  # cores that the processes that predict kept busy
 
 
 async def measure_peak(lab: Lab, server: Server, *, connections: int = 0) -> Peak:
@@ -91,12 +92,12 @@ async def measure_peak(lab: Lab, server: Server, *, connections: int = 0) -> Pea
     seconds = lab.pick(short=4, long=10)
     async with closed_loop(lab.target(server), connections=connections or lab.connections) as ledger:
         await asyncio.sleep(SETTLE_SECONDS)
-        watch = Stopwatch()
+        watch, worked = Stopwatch(), server.predicting_seconds()
         await asyncio.sleep(seconds)
-        cores = watch.cores_left()
+        cores, busy = watch.cores_left(), (server.predicting_seconds() - worked) / seconds
         end = time.monotonic()
     start = watch.started
-    return Peak(ledger.goodput(start, end), ledger.between(start, end).seconds(0.99), cores)
+    return Peak(ledger.goodput(start, end), ledger.between(start, end).seconds(0.99), cores, busy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,15 @@ async def closed_loop(target: Target, *, connections: int) -> AsyncIterator[Ledg
         await asyncio.gather(*tasks)
 
 
-async def open_loop(target: Target, ledger: Ledger, *, rate: float, seconds: float) -> None:
-    """Requests due at random times, `rate` a second on average; late ones are not left out."""
+@dataclass(slots=True)
+class Pace:
+    """How fast an open loop goes; may be changed while it does."""
+
+    rate: float  # requests due a second, on average
+
+
+async def open_loop(target: Target, ledger: Ledger, pace: Pace, *, seconds: float) -> None:
+    """Requests due at random times, whatever happens; late ones are not left out."""
     random_gaps = random.Random(0)
     requests = itertools.cycle(target.requests)
     idle: list[Connection] = []
@@ -61,7 +68,7 @@ async def open_loop(target: Target, ledger: Ledger, *, rate: float, seconds: flo
         await connection.exchange(next(requests), entry)
         idle.append(connection)
 
-    while (due := due + random_gaps.expovariate(rate)) < end:
+    while (due := due + random_gaps.expovariate(pace.rate)) < end:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         entry = ledger.open(due)
         if len(pending) >= MAX_CONNECTIONS:

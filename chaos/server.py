@@ -44,6 +44,15 @@ class Server:
         workers = self.workers()
         return [worker for worker in workers if _predicts(worker)] or workers
 
+    def predicting_seconds(self) -> float:
+        """Processor time of those that predict, since each began."""
+        seconds = 0.0
+        for process in self.predicting():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds += times.user + times.system
+        return seconds
+
     def usage(self) -> tuple[int, int]:
         """Proportional set size in bytes and open descriptors, of all its processes together."""
         pss = descriptors = 0

@@ -7,7 +7,7 @@ import time
 
 from chaos.lab import Lab, Result, Stopwatch, measure_peak
 from chaos.ledger import Fate, Ledger
-from chaos.load import open_loop, pings
+from chaos.load import Pace, open_loop, pings
 
 FACTOR = 3.0
 P99_FACTOR = 2.0
@@ -26,7 +26,7 @@ async def overload(lab: Lab) -> Result:
         await asyncio.sleep(1.0)
         async with pings(server.port) as ping:
             watch, start = Stopwatch(), time.monotonic()
-            await open_loop(lab.target(server), ledger, rate=FACTOR * peak.goodput, seconds=seconds)
+            await open_loop(lab.target(server), ledger, Pace(FACTOR * peak.goodput), seconds=seconds)
             cores = watch.cores_left()
     goodput = ledger.goodput(start, start + seconds)
     share = (goodput / cores) / (peak.goodput / peak.cores) if peak.goodput else 0.0

@@ -13,7 +13,7 @@ import pytest
 
 from chaos.connection import Connection, build_request
 from chaos.ledger import Entry, Fate, Ledger
-from chaos.load import Target, closed_loop, open_loop, pings
+from chaos.load import Pace, Target, closed_loop, open_loop, pings
 from local.platform import free_port
 
 Script = Callable[[socket.socket], None]
@@ -166,7 +166,7 @@ def test_open_loop_counts_a_late_answer_from_when_it_was_due() -> None:
     port = serve(slow, connections=100)
     ledger = Ledger()
 
-    asyncio.run(open_loop(Target(port, [REQUEST]), ledger, rate=100.0, seconds=0.6))
+    asyncio.run(open_loop(Target(port, [REQUEST]), ledger, Pace(100.0), seconds=0.6))
 
     assert 30 <= len(ledger.entries) <= 95  # due at random, 60 on average
     assert ledger.entries[0].seconds >= 0.5
