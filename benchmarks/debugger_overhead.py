@@ -2,12 +2,13 @@
 
     python -m benchmarks.debugger_overhead [--rounds 8] [--batch-size 32]
 
-ResNet-18 at 224 on this machine's device. Blocks of as many steps as lie between two recordings, so that each
-block records once, alternate between the three; a round is one block of each, in another order every time. A
-block's figure is its mean step, threads included, start and end of the watching not (the operator profiler is
-left out: it looks at three steps of a whole job). smdebug writes the losses, weights, biases and gradients of
-the same steps. The last line of stdout is JSON: milliseconds, and the overhead over a round's unwatched block
-as the median over rounds with its 95 % interval (bootstrap).
+ResNet-18 at 224 on this machine's device. The three take their steps in turn, in another order each time, so
+that a machine whose speed drifts slows all of them; a round is as many steps of each as lie between two
+recordings, so that it records once. The debugger's threads (sampler, rules) slow all three alike, so their
+processor time is counted apart, as a share of the cores, and added. Start and end of the watching are left
+out, and so is the operator profiler: it looks at three steps of a whole job. smdebug writes the losses,
+weights, biases and gradients of the same steps. The last line of stdout is JSON: milliseconds, and the overhead
+over a round's unwatched steps as the median over rounds with its 95 % interval (bootstrap).
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import json
 import logging
 import sys
 import tempfile
+import threading
 import time
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -43,6 +47,7 @@ from training.session import Learner, Progress, Session
 from training.step import take_step
 
 KINDS = ("nothing", "debugger", "smdebug")
+THREADS = ("sampler", "rules")  # of training/debugging
 NUM_CLASSES = 10
 STEPS = 1000  # of the job these blocks stand for: long enough for the default interval
 WARM_UP_STEPS = 3
@@ -78,20 +83,18 @@ def main() -> None:
         profile_steps=0,
     )
     trainings = {kind: _open(hyperparameters) for kind in KINDS}
-    for training in trainings.values():
-        _run_block(training, Observer(), WARM_UP_STEPS)
+    _run_round(trainings, dict.fromkeys(KINDS, Observer()), WARM_UP_STEPS)
     rows, recording = [], []
-    for number in range(options.rounds):
-        row = {}
-        for kind in (*KINDS[number % 3 :], *KINDS[: number % 3]):
-            with tempfile.TemporaryDirectory() as prefix:
-                job = read_job(Path(prefix))
-                observer = _observer(kind, job, hyperparameters, trainings[kind].session)
-                row[kind] = _run_block(trainings[kind], observer, options.steps)
-                if kind == "debugger":
-                    recording.append(_recorded_share(job))
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as prefix:
+            job = read_job(Path(prefix))
+            observers = {
+                kind: _observer(kind, job, hyperparameters, trainings[kind].session) for kind in KINDS
+            }
+            row = _run_round(trainings, observers, options.steps)
+            recording.append(_recorded_share(job))
         rows.append(row)
-        print({kind: round(1000 * seconds, 1) for kind, seconds in row.items()}, file=sys.stderr)
+        print({name: round(value, 4) for name, value in row.items()}, file=sys.stderr)
     print(json.dumps(_summarise(rows, recording, options, trainings["nothing"].session)))
 
 
@@ -143,20 +146,40 @@ def _observer(kind: str, job: Job, hyperparameters: Hyperparameters, session: Se
     )
 
 
-def _run_block(training: Training, observer: Observer, steps: int) -> float:
-    """Seconds per step. Steps count from 0 in each block: its first one is recorded."""
-    session = replace(training.session, observer=observer)
-    size = session.hyperparameters.batch_size
-    learner = Learner(progress=Progress(), optimizer=training.optimizer, average=None, class_weights=None)
-    with closing(observer):
-        observer.watch(session.network.network)
-        _wait(session.device)
-        started = time.perf_counter()
+def _run_round(
+    trainings: Mapping[str, Training], observers: Mapping[str, Observer], steps: int
+) -> dict[str, float]:
+    """Kind -> seconds per step, `threads` -> their share of the cores. A round's first step is recorded."""
+    seconds = dict.fromkeys(KINDS, 0.0)
+    sessions = {kind: replace(trainings[kind].session, observer=observers[kind]) for kind in KINDS}
+    learners = {
+        kind: Learner(progress=Progress(), optimizer=one.optimizer, average=None, class_weights=None)
+        for kind, one in trainings.items()
+    }
+    with ExitStack() as watching:
+        for kind, session in sessions.items():
+            watching.enter_context(closing(observers[kind]))
+            observers[kind].watch(session.network.network)
+        began, worked = time.perf_counter(), _thread_seconds()
         for step in range(steps):
-            batch: NDArray[np.int64] = (np.arange(size) + step) % len(session.train)
-            take_step(session, learner, batch)
-        _wait(session.device)
-        return (time.perf_counter() - started) / steps
+            for kind in (*KINDS[step % 3 :], *KINDS[: step % 3]):
+                session = sessions[kind]
+                size = session.hyperparameters.batch_size
+                batch: NDArray[np.int64] = (np.arange(size) + step) % len(session.train)
+                _wait(session.device)
+                started = time.perf_counter()
+                take_step(session, learners[kind], batch)
+                _wait(session.device)
+                seconds[kind] += (time.perf_counter() - started) / steps
+        share = (_thread_seconds() - worked) / (time.perf_counter() - began) / available_cores()
+    return seconds | {"threads": share}
+
+
+def _thread_seconds() -> float:
+    """Processor time of the debugger's own threads."""
+    own = {thread.native_id for thread in threading.enumerate() if thread.name in THREADS}
+    threads = [thread for thread in psutil.Process().threads() if thread.id in own]
+    return sum(thread.user_time + thread.system_time for thread in threads)
 
 
 def _wait(device: torch.device) -> None:
@@ -183,10 +206,12 @@ def _summarise(
         "rounds": len(rows),
         "recorder_share_percent": round(100 * float(np.median(recording)), 3),
     }
+    found["thread_share_percent"] = round(100 * float(np.median([row["threads"] for row in rows])), 3)
     for kind in KINDS:
         found[f"{kind}_step_ms"] = round(1000 * float(np.median([row[kind] for row in rows])), 2)
     for kind in KINDS[1:]:
-        overheads = np.array([100 * (row[kind] / row["nothing"] - 1) for row in rows])
+        threads = [row["threads"] if kind == "debugger" else 0.0 for row in rows]
+        overheads = 100 * (np.array([row[kind] / row["nothing"] - 1 for row in rows]) + threads)
         found[f"{kind}_overhead_percent"] = round(float(np.median(overheads)), 3)
         found[f"{kind}_overhead_interval"] = _interval(overheads)
     return found
