@@ -7,8 +7,8 @@ that a machine whose speed drifts slows all of them; a round is as many steps of
 recordings, so that it records once. The debugger's threads (sampler, rules) slow all three alike, so their
 processor time is counted apart, as a share of the cores, and added. Start and end of the watching are left
 out, and so is the operator profiler: it looks at three steps of a whole job. smdebug writes the losses,
-weights, biases and gradients of the same steps. The last line of stdout is JSON: milliseconds, and the overhead
-over a round's unwatched steps as the median over rounds with its 95 % interval (bootstrap).
+weights, biases and gradients of the same steps. The last line of stdout is JSON: milliseconds, and the
+overhead over a round's unwatched steps as the median over rounds with its 95 % interval (bootstrap).
 """
 
 from __future__ import annotations
