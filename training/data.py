@@ -106,9 +106,12 @@ def decode_images(folder: ImageFolder, preprocess: Preprocess, *, max_unreadable
             reason = str(error)
         return hashlib.sha256(body).hexdigest(), reason
 
-    with ThreadPoolExecutor(available_cores()) as pool:
+    pool = ThreadPoolExecutor(available_cores())
+    try:
         decoded = pool.map(decode, range(len(folder.paths)))
         results = list(progress(decoded, total=len(folder.paths), what=f"decode {folder.root.name}"))
+    finally:
+        pool.shutdown(cancel_futures=True)  # SIGTERM does not wait for the files that are left
 
     digest = hashlib.sha256()
     for path, (checksum, _) in zip(folder.paths, results, strict=True):

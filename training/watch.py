@@ -61,6 +61,7 @@ class Watch:
         self._beats: dict[int, tuple[bytes, float]] = {}  # rank -> its last sign of life, and when it came
         self._finished = threading.Event()
         self._over = threading.Event()
+        self._leaving = threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._look_on, self._guard)]
 
     def start(self) -> None:
@@ -97,7 +98,10 @@ class Watch:
     def name_the_lost(self) -> None:
         """A connection broke: whoever is silent now is gone; the look that finds it ends the process."""
         self._patience_seconds = SUSPECT_SECONDS
-        time.sleep(SUSPECT_SECONDS + 5 * BEAT_SECONDS)
+        if self._leaving.wait(SUSPECT_SECONDS + 5 * BEAT_SECONDS):
+            time.sleep(
+                2 * FAREWELL_SECONDS
+            )  # that the process ends meanwhile is the cause, not what broke here
 
     def wait_until_finished(self) -> None:
         """Until the first rank has written everything: where one container ends, others may be ended too."""
@@ -115,6 +119,7 @@ class Watch:
 
     def leave(self, end: End) -> None:
         """End this process as another rank ended the work."""
+        self._leaving.set()
         host = self._place.host_of(end.rank)
         if end.kind == "stopped":
             logger.warning("host %s was stopped before the first step: nothing to save", host)
