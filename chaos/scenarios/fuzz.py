@@ -13,7 +13,7 @@ MAX_GROWTH_SHORT = 0.25  # a few hundred bodies warm nothing up
 
 async def fuzz(lab: Lab) -> Result:
     """No 5xx, no dead process, and memory as it was once everything had been used once."""
-    bodies = int(lab.pick(short=2_000, long=100_000))
+    bodies = int(lab.pick(short=1_000, long=100_000))
     async with lab.server() as server:
         ledger = Ledger(bodies, server.process.pid, lab.scratch / "fuzz")
         await asyncio.to_thread(
