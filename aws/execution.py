@@ -16,7 +16,8 @@ from typing import Any
 
 from aws.autoscaling import ENDPOINT_DIMENSION, plan_removal
 from aws.client import Aws
-from aws.convergence import RULES, Rule, differs, is_absent
+from aws.convergence import Rule, differs, is_absent
+from aws.convergence_rules import RULES
 from aws.errors import AwsError
 from aws.site import NO_ACCOUNT, NO_DIGEST
 from aws.steps import PlanError, Step, Wait

@@ -16,7 +16,7 @@ import botocore.session
 import pytest
 
 from aws.commands import own_objects
-from aws.convergence import RULES
+from aws.convergence_rules import RULES
 from aws.costs import find_costs
 from aws.destroy import empty_bucket, find_shared, remove
 from aws.doctor_facts import gather

@@ -9,7 +9,6 @@ Mislabelled files need a trained model: benchmarks/doctor_mislabelled.py.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import math
@@ -22,18 +21,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from artifact.cores import available_cores
+from benchmarks.doctor.plants import draw_pictures, plant
+from benchmarks.doctor.tables import print_tables
 from training.doctor.cache import Cache
 from training.doctor.duplicates import (
-    MAX_DISTANCE,
     MIN_CORRELATION,
     aligned_correlations,
     colour_differences,
@@ -45,34 +42,14 @@ from training.doctor.duplicates import (
     stack_signatures,
 )
 from training.doctor.files import FileFacts, examine
-from training.progress import progress
 
 T = TypeVar("T")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("KENNEL_SHARED", REPOSITORY.parent / "shared")) / "data"
 PLANTED_SETS = ("dogs", "hurricane")
 REAL_SETS = ("hurricane", "dogs", "woof", "odd")
-NUM_LEAKS = 50
-NUM_CONTRADICTIONS = 30
-NUM_CORRUPT = 20
-QUALITY = 90  # of planted JPEGs, unless the quality is what is planted
-GENERATED_SIDE = 64
 SEARCH_SIZES = (1_000, 10_000, 100_000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plants:
-    """What was planted: (original, planted) paths of each kind; corrupt files."""
-
-    leaks: dict[str, list[tuple[str, str]]]
-    contradictions: list[tuple[str, str]]
-    corrupt: list[str]
-
-    def paths(self) -> set[str]:
-        """Every file that was planted or copied from."""
-        pairs = [*self.contradictions, *(pair for pairs in self.leaks.values() for pair in pairs)]
-        return {path for pair in pairs for path in pair} | set(self.corrupt)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -288,91 +265,6 @@ def find_in_real_set(name: str) -> dict[str, Any]:
     }
 
 
-def plant(data: Path, rng: random.Random) -> Plants:
-    """Every fault gets a training file of its own."""
-    originals = sorted(path for path in (data / "train").rglob("*") if path.is_file())
-    labels = sorted(path.name for path in (data / "train").iterdir())
-    chosen = iter(rng.sample(originals, NUM_LEAKS * len(CHANGES) + NUM_CONTRADICTIONS + NUM_CORRUPT))
-    leaks: dict[str, list[tuple[str, str]]] = {}
-    for place, (kind, change) in enumerate(CHANGES.items()):
-        leaks[kind] = []
-        for number in range(NUM_LEAKS):
-            original = next(chosen)
-            copy = data / "test" / original.parent.name / f"leak_{place}_{number}.jpg"
-            copy.write_bytes(change(original.read_bytes()))
-            leaks[kind].append(relative(data, original, copy))
-    contradictions = []
-    for number in range(NUM_CONTRADICTIONS):
-        original = next(chosen)
-        other = rng.choice([label for label in labels if label != original.parent.name])
-        copy = data / "train" / other / f"contradiction_{number}.jpg"
-        shutil.copyfile(original, copy)
-        contradictions.append(relative(data, original, copy))
-    corrupt = []
-    for number, path in zip(range(NUM_CORRUPT), chosen, strict=True):
-        body = path.read_bytes()
-        path.write_bytes(
-            rng.randbytes(len(body)) if number % 2 else body[: int(len(body) * rng.uniform(0.1, 0.9))]
-        )
-        corrupt.append(path.relative_to(data).as_posix())
-    return Plants(leaks=leaks, contradictions=contradictions, corrupt=corrupt)
-
-
-def relative(data: Path, original: Path, copy: Path) -> tuple[str, str]:
-    return original.relative_to(data).as_posix(), copy.relative_to(data).as_posix()
-
-
-def encode_jpeg(image: Image.Image, quality: int = QUALITY) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def open_rgb(body: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(body)).convert("RGB")
-
-
-def resize(image: Image.Image, share: float) -> Image.Image:
-    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.BICUBIC)
-
-
-def crop(image: Image.Image, share: float) -> Image.Image:
-    """`share` of each side, half of it at either edge."""
-    across, down = round(image.width * share / 2), round(image.height * share / 2)
-    return image.crop((across, down, image.width - across, image.height - down))
-
-
-CHANGES: dict[str, Callable[[bytes], bytes]] = {
-    "exact": lambda body: body,
-    "quality 40": lambda body: encode_jpeg(open_rgb(body), 40),
-    "resized 70 %": lambda body: encode_jpeg(resize(open_rgb(body), 0.7)),
-    "cropped 4 %": lambda body: encode_jpeg(crop(open_rgb(body), 0.04)),
-    "mirrored": lambda body: encode_jpeg(ImageOps.mirror(open_rgb(body))),
-    # beyond what is asked for: how far it reaches
-    "cropped 2 %": lambda body: encode_jpeg(crop(open_rgb(body), 0.02)),
-    "cropped 8 %": lambda body: encode_jpeg(crop(open_rgb(body), 0.08)),
-    "mirrored, cropped 4 %, resized 60 %, quality 60": lambda body: encode_jpeg(
-        resize(crop(ImageOps.mirror(open_rgb(body)), 0.04), 0.6), 60
-    ),
-}
-
-
-def draw_pictures(folder: Path, num_files: int) -> None:
-    """Smooth noise, and every hundredth picture once more at quality 40."""
-    folder.mkdir(parents=True)
-
-    def draw(number: int) -> None:
-        noise = np.random.default_rng(number - number % 100 if number % 100 == 99 else number)
-        small = Image.fromarray(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        picture = small.resize((GENERATED_SIDE, GENERATED_SIDE), Image.Resampling.BICUBIC)
-        body = encode_jpeg(picture, 40 if number % 100 == 99 else QUALITY)
-        (folder / f"{number:06d}.jpg").write_bytes(body)
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for _ in progress(pool.map(draw, range(num_files)), total=num_files, what="draw"):
-            pass
-
-
 def seconds_of(work: Callable[[], T]) -> tuple[float, T]:
     started = time.perf_counter()
     done = work()
@@ -388,48 +280,6 @@ def peak_memory_mib() -> int:
 def cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def print_tables(results: Mapping[str, Any]) -> None:
-    """Markdown, for benchmarks/results."""
-    for name, planted in results["planted"].items():
-        print(f"\n## {name}: {planted['files']} files with faults planted\n")
-        print("| planted | found | hash bits median, max | correlation median, min | colour max |")
-        print("|---|---|---|---|---|")
-        for kind, leak in planted["leaks"].items():
-            bits = f"{leak['bits_median']:g}, {leak['bits_max']}" if "bits_max" in leak else "–"
-            like = f"{leak['correlation_median']}, {leak['correlation_min']}" if "bits_max" in leak else "–"
-            colour = leak.get("colour_difference_max", "–")
-            print(f"| {kind} | {leak['found']} of {leak['planted']} | {bits} | {like} | {colour} |")
-        for kind in ("contradictions", "corrupt"):
-            print(f"| {kind} | {planted[kind]['found']} of {planted[kind]['planted']} | – | – | – |")
-        flagged, untouched = planted["untouched_in_near_pairs"], planted["untouched"]
-        print(f"\nUntouched files in near pairs: {flagged} of {untouched} ({planted['share']:.2%}).")
-        ranges = (f"{edges}: {n}" for edges, n in planted["candidates_among_untouched"].items())
-        print(f"Pairs of untouched files within {MAX_DISTANCE} bits, by correlation: {', '.join(ranges)}.")
-    print("\n## Throughput\n\n| set | files | files/s | with cache, first | second |\n|---|---|---|---|---|")
-    for name, speed in results["throughput"].items():
-        print(
-            f"| {name} | {speed['files']} | {speed['files_per_second']} "
-            f"| {speed['cache_first_seconds']} s | {speed['cache_second_seconds']} s |"
-        )
-    generated = results["generated"]
-    print(
-        f"\n{generated['files']} generated: {generated['files_per_second']} files/s, peak memory "
-        f"{generated['peak_mib_before']} MiB before, {generated['peak_mib_examined']} examined, "
-        f"{generated['peak_mib_searched']} searched\n"
-    )
-    print("| near-duplicate search over | seconds | ns per n log2 n | pairs |\n|---|---|---|---|")
-    for search in generated["searches"]:
-        print(
-            f"| {search['files']} | {search['seconds']} | {search['ns_per_n_log2_n']} | {search['pairs']} |"
-        )
-    for name, real in results["real"].items():
-        print(
-            f"\n{name}: {real['files']} files, {real['unreadable']} unreadable, {real['animated']} animated"
-        )
-        print(f"{len(real['exact'])} exact groups, {len(real['near'])} near pairs {real['near_by_splits']}")
-        print(f"{real['near_across_labels']} of them across labels")
 
 
 if __name__ == "__main__":
