@@ -4,6 +4,7 @@
     python -m benchmarks.training --parts speed --seconds 60   images per second, data wait, memory
     python -m benchmarks.training --parts target               time to 0.95 on hurricane
     python -m benchmarks.training --parts tuning               8 trials x 3 epochs, backbone frozen
+    python -m benchmarks.training --parts scaling              two instances against one
     python -m benchmarks.training --quick                      proves that it works, in some minutes
 
 Run it alone on the machine. The environment of timm is made under build/bench/training at the first run and
@@ -23,8 +24,9 @@ from benchmarks.serving.machine import describe_machine
 from benchmarks.training.contenders import CONTENDERS, ContenderError, prepare_peers
 from benchmarks.training.parts import measure_speed, measure_target, measure_tuning
 from benchmarks.training.places import SHARED, WORK
+from benchmarks.training.scaling import measure_scaling
 
-PARTS = ("speed", "target", "tuning")
+PARTS = ("speed", "target", "tuning", "scaling")
 QUICK = {
     "seconds": 1.0,
     "image_size": 64,
@@ -88,6 +90,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             compared_trials=options.compared_trials,
             pretraining_images=options.pretraining_images,
         )
+    if "scaling" in options.parts:
+        result["scaling"] = measure_scaling()
     return result
 
 
