@@ -33,7 +33,7 @@ CASES = {
     "resnet18": SETTINGS | {"architecture": "resnet18", "image_size": "224"},
     "cnn": SETTINGS | {"architecture": "cnn", "image_size": "64", "resize": "64"},
 }
-SPEED = re.compile(r"^\S*images_per_second=([\d.]+)", re.MULTILINE)
+SPEED = re.compile(r"metric images_per_second=([\d.]+);")
 
 
 def measure_scaling() -> dict[str, Any]:
