@@ -19,7 +19,6 @@ from pathlib import Path
 from artifact.bundle import pack_artifact
 from artifact.cores import available_cores
 from local.container import Container, private_network, removed_at_the_end, require_image
-from local.cores import on_cores, share_cores
 from local.platform import (
     REPOSITORY,
     LocalError,
@@ -74,7 +73,6 @@ def run_training_job(
             seen_as=DEFAULT_PREFIX if image else None,
         )
     started = time.monotonic()
-    processes: list[subprocess.Popen[bytes]] = []
     with ExitStack() as ending:
         if image:
             containers = _containers(
@@ -84,9 +82,7 @@ def run_training_job(
         else:
             train = [str(REPOSITORY / "container" / "train")]
             environments = _environments(prefixes, job_name)
-            for place, environment in enumerate(environments):
-                with on_cores(share_cores(place, len(environments))):
-                    processes.append(_start(train, environment, lock))
+            processes = [_start(train, environment, lock) for environment in environments]
         with forward_signals(*processes) as stopped:
             exit_codes = _wait(processes, recipe.training.max_run_seconds)
     os.close(lock)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local.container import require_image
-from local.cores import share_cores
 from local.platform import REPOSITORY, LocalError, container_environment, forward_signals, training_python
 from local.tuning_plan import (
     Plan,
     describe_ranges,
     link_channels,
+    share_cores,
     trial_command,
     write_trial_recipe,
 )

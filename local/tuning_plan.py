@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from artifact.cores import available_cores
 from local.platform import training_python
 from local.training_job import find_channels
 from training.recipe import Recipe
@@ -123,3 +124,12 @@ def docker_options(cores: tuple[int, ...]) -> list[str]:
     cache.mkdir(parents=True, exist_ok=True)
     options = [f"--volume={cache}:{CACHE_INSIDE}", f"--env={CACHE_VARIABLE}={CACHE_INSIDE}"]
     return [*options, f"--cpuset-cpus={','.join(map(str, cores))}"] if cores else options
+
+
+def share_cores(slot: int, slots: int) -> tuple[int, ...]:
+    """The cores of one of several trials; empty where it may use them all."""
+    if slots == 1 or not hasattr(os, "sched_getaffinity"):
+        return ()
+    cores = sorted(os.sched_getaffinity(0))[: available_cores()]
+    share = max(1, len(cores) // slots)
+    return tuple(cores[(slot * share + place) % len(cores)] for place in range(share))

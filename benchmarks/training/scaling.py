@@ -14,8 +14,8 @@ from artifact.cores import available_cores
 from benchmarks.training.contenders import ContenderError
 from benchmarks.training.places import WORK
 from benchmarks.training.subsets import link_subset
-from local.cores import on_cores, share_cores
 from local.platform import REPOSITORY
+from local.tuning_plan import share_cores
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ def _images_per_second(
         *(f"--set={name}={value}" for name, value in settings.items()),
     ]
     logger.info("%s", " ".join(command[1:]))
-    with on_cores(cores):
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
+    done = subprocess.run([*pinned, *command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     speeds = [float(speed) for speed in SPEED.findall(done.stdout)][-(EPOCHS - 1) :]
     if done.returncode or len(speeds) < EPOCHS - 1:
         raise ContenderError(f"{' '.join(command)} failed: {done.stderr[-1500:]}")

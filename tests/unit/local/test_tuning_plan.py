@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from artifact.cores import available_cores
 from local.tuning_plan import (
     Plan,
     docker_options,
     link_channels,
+    share_cores,
     trial_command,
     write_trial_recipe,
 )
@@ -48,6 +51,17 @@ def plan(tmp_path: Path) -> Plan:
         max_jobs=4,
         max_parallel_jobs=2,
     )
+
+
+def test_trials_side_by_side_share_the_cores_and_a_single_one_has_all() -> None:
+    mine = os.sched_getaffinity(0)
+
+    shares = [share_cores(slot, 2) for slot in range(2)]
+
+    assert share_cores(0, 1) == ()
+    assert all(len(share) == max(1, available_cores() // 2) and set(share) <= mine for share in shares)
+    assert available_cores() == 1 or not set(shares[0]) & set(shares[1])
+    assert {len(share_cores(slot, 64)) for slot in range(64)} == {max(1, available_cores() // 64)}
 
 
 def test_longest_trial_is_known_for_hyperband(plan: Plan) -> None:
