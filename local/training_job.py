@@ -59,19 +59,7 @@ def run_training_job(
     job_name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     prefixes = host_prefixes(output, recipe.training.instance_count, in_containers=bool(image))
     shutil.rmtree(output / "hosts", ignore_errors=True)
-    sharded = recipe.training.distribution == "ShardedByS3Key" and len(prefixes) > 1
-    shards = deal_out(channels["train"], output / "shards", list(prefixes)) if sharded else {}
-    received = {host: channels | ({"train": shards[host]} if sharded else {}) for host in prefixes}
-    for host, prefix in prefixes.items():
-        lay_out_training_job(
-            prefix,
-            hyperparameters=recipe.hyperparameters.to_strings(),
-            channels=received[host],
-            hosts=tuple(prefixes),
-            current_host=host,
-            sharded=["train"] if sharded else [],
-            seen_as=DEFAULT_PREFIX if image else None,
-        )
+    received = _lay_out(recipe, channels, output, prefixes, in_containers=bool(image))
     started = time.monotonic()
     with ExitStack() as ending:
         if image:
@@ -94,6 +82,31 @@ def run_training_job(
     pack_artifact(output / "model", archive)
     logger.info("artifact=%s seconds=%.0f", archive, time.monotonic() - started)
     return archive
+
+
+def _lay_out(
+    recipe: Recipe,
+    channels: dict[str, Path],
+    output: Path,
+    prefixes: Mapping[str, Path],
+    *,
+    in_containers: bool,
+) -> dict[str, dict[str, Path]]:
+    """Each host's /opt/ml. Returns its channels: where training data is sharded, a part of the files each."""
+    sharded = recipe.training.distribution == "ShardedByS3Key" and len(prefixes) > 1
+    shards = deal_out(channels["train"], output / "shards", list(prefixes)) if sharded else {}
+    received = {host: channels | ({"train": shards[host]} if sharded else {}) for host in prefixes}
+    for host, prefix in prefixes.items():
+        lay_out_training_job(
+            prefix,
+            hyperparameters=recipe.hyperparameters.to_strings(),
+            channels=received[host],
+            hosts=tuple(prefixes),
+            current_host=host,
+            sharded=["train"] if sharded else [],
+            seen_as=DEFAULT_PREFIX if in_containers else None,
+        )
+    return received
 
 
 def host_prefixes(output: Path, instance_count: int, *, in_containers: bool = False) -> dict[str, Path]:

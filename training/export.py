@@ -9,7 +9,7 @@ import io
 import logging
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -117,27 +117,34 @@ def export(
         metrics["test"] = evaluations["fp32"].metrics() | {"largest_export_difference": difference}
         write_test_predictions(directory, _test_predictions(test, evaluations, trained.labels))
         rows = [_with_test(row, evaluations.get(row.precision)) for row in rows]
-    write_manifest(
-        directory,
-        Manifest(
-            architecture=trained.architecture,
-            labels=trained.labels,
-            preprocess=trained.preprocess,
-            precisions={
-                name: describe(name, tolerance(name, np.asarray(answer)))
-                for name, answer in golden.log_probabilities.items()
-            },
-            precision_table=tuple(rows),
-            metrics=metrics,
-            hyperparameters=trained.hyperparameters,
-            data=trained.data,
-            versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            explanation="cam" if has_feature_map(graph) else "",
-            **measure_valid(classifiers["fp32"], valid),
-        ),
+    manifest = replace(
+        _build_manifest(trained, golden, rows, metrics),
+        explanation="cam" if has_feature_map(graph) else "",
+        **measure_valid(classifiers["fp32"], valid),
     )
+    write_manifest(directory, manifest)
     return Exported(test=evaluations.get("fp32"), precision_table=tuple(rows))
+
+
+def _build_manifest(
+    trained: Trained, golden: Golden, rows: Sequence[PrecisionRow], metrics: dict[str, dict[str, float]]
+) -> Manifest:
+    """What is known before the valid split is looked at."""
+    return Manifest(
+        architecture=trained.architecture,
+        labels=trained.labels,
+        preprocess=trained.preprocess,
+        precisions={
+            name: describe(name, tolerance(name, np.asarray(answer)))
+            for name, answer in golden.log_probabilities.items()
+        },
+        precision_table=tuple(rows),
+        metrics=metrics,
+        hyperparameters=trained.hyperparameters,
+        data=trained.data,
+        versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def measure_valid(classify: Classifier, valid: ImageSet | None) -> dict[str, Any]:

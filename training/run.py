@@ -177,17 +177,6 @@ def _open_session(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(max(1, available_cores() // world.place.processes_on_machine))
 
-    def save(state: dict[str, Any], step: int) -> None:
-        if not world.is_first:
-            return
-        try:
-            with session.observer.phase("checkpoint"):
-                path = write_checkpoint(job.checkpoint_dir, state | {"identity": identity}, step=step)
-        except DiskFull as error:
-            logger.error("the checkpoint of step %d has no room (%s): the one before stays", step, error)
-        else:
-            logger.info("checkpoint=%s", path)
-
     steps = math.ceil(len(images["train"]) / hyperparameters.batch_size)
     session = Session(
         network=network.to(device).to(memory_format=torch.channels_last),
@@ -196,7 +185,7 @@ def _open_session(
         valid=images.get("valid"),
         device=device,
         bf16=use_bf16(hyperparameters.precision, device),
-        save=save,
+        save=lambda state, step: _save_checkpoint(job, session, state | {"identity": identity}, step),
         stopped=lambda: world.any(stop.is_set()),
         world=world,
         shards=shards,
@@ -217,6 +206,19 @@ def _open_session(
         steps * hyperparameters.epochs,
     )
     return session
+
+
+def _save_checkpoint(job: Job, session: Session, state: dict[str, Any], step: int) -> None:
+    """By one rank; a full disk keeps the checkpoint before."""
+    if not session.world.is_first:
+        return
+    try:
+        with session.observer.phase("checkpoint"):
+            path = write_checkpoint(job.checkpoint_dir, state, step=step)
+    except DiskFull as error:
+        logger.error("the checkpoint of step %d has no room (%s): the one before stays", step, error)
+    else:
+        logger.info("checkpoint=%s", path)
 
 
 def _collect_features(session: Session) -> Features | None:
