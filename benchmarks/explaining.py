@@ -1,6 +1,6 @@
 """Do predictions suffer from explanations? Their p99 at full load, with and without `explain=cam` beside it.
 
-    python -m benchmarks.explaining [--network resnet50] [--rounds 6] [--seconds 20]
+    python -m benchmarks.explaining [--artifact FOLDER] [--rounds 6] [--seconds 20]
 
 One server. wrk keeps it busy on 8 connections; in every second window, in turn, another client asks for one
 explanation after the other. The process that explains is warm before the first window. p99 and throughput of
@@ -20,10 +20,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving.artifacts import NETWORKS, prepare_artifact
+from artifact.bundle import open_bundle
+from benchmarks.serving.artifacts import prepare_artifact
 from benchmarks.serving.load import TIMEOUT_SECONDS, ClosedLoop, LoadError, exchange, run_wrk
 from benchmarks.serving.pictures import TYPICAL, prepare_pictures
 from benchmarks.serving.requests import Request
@@ -41,21 +43,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--network", choices=sorted(NETWORKS), default="resnet50")
+    parser.add_argument("--artifact", type=Path, help="an unpacked model.tar.gz; default: a ResNet-50, int8")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     picture = prepare_pictures()[TYPICAL].read_bytes()
     server = SERVERS[KENNEL]
-    with run_server(server, prepare_artifact(options.network), picture) as running:
+    model_dir = options.artifact or prepare_artifact("resnet50")
+    with run_server(server, model_dir, picture) as running:
         prediction = server.build_request(server.path, picture)
         explanation = dataclasses.replace(prediction, headers={**prediction.headers, **EXPLAIN})
         explain_once(running.port, explanation)
         rounds = [
             measure_round(running.port, prediction, explanation, options) for _ in range(options.rounds)
         ]
-    print(json.dumps({"network": options.network, **summarise(rounds)}))
+    manifest = open_bundle(model_dir).manifest
+    print(json.dumps({"architecture": manifest.architecture, **summarise(rounds)}))
 
 
 def measure_round(

@@ -46,7 +46,7 @@ def main() -> None:
         "today": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),
         "versions": describe_versions(["flask"]),
-        "command": "python -m benchmarks.transform " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m benchmarks.transform", *sys.argv[1:]]),
     }
     try:
         model_dir = prepare_artifact(options.network)
