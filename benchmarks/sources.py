@@ -77,8 +77,9 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     tree = ast.parse(file.read_bytes())
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
             node.body.pop(0)
     return ast.dump(tree).encode()
 
