@@ -16,6 +16,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from artifact.bundle import BundleError, Manifest, open_bundle
@@ -31,7 +32,7 @@ from serving.telemetry import WatchedPredictor, collect
 
 JOBS_FD = 0
 NICENESS = 5  # below the HTTP side, which then answers /ping at once on saturated cores
-EXPLAINING_NICENESS = 19  # predictions go first
+EXPLAINING_NICENESS = 19  # predictions go first; while the model is loaded, and where there is no idle class
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -60,11 +61,20 @@ def main() -> None:
     except (StartError, BundleError, OSError) as error:
         channel.send({"error": f"Kennel cannot start: {error}"})
         return
+    if explains:
+        _run_when_idle()
     channel.send({"ready": describe(predictor, manifest, engine=settings.engine)})
     if not isinstance(predictor, OverriddenPredictor) and not explains:
         predictor = WatchedPredictor(predictor, manifest.baseline)
     with suppress(EOFError, OSError):  # the HTTP side is gone
         serve(channel, predictor, build_options(settings))
+
+
+def _run_when_idle() -> None:
+    """Only on a core with nothing else to do: SCHED_IDLE of sched(7), a fifth of the share of niceness 19."""
+    with suppress(AttributeError, OSError):  # not on this system
+        for thread in Path("/proc/self/task").iterdir():  # the engine's too
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
 
 def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[str, Any]:
