@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import requests
 import torch
@@ -19,6 +21,7 @@ from artifact.network import PixelNetwork, build_network
 from artifact.preprocess import Preprocess, decode_pixels
 from benchmarks import explanations
 from local.endpoint import start_endpoint
+from serving.processes import EXPLAIN
 from tests.bundles import encode_picture, make_cnn_bundle, make_tiny_bundle
 from training.data import ImageFolder, decode_images, read_image_folder
 from training.export import Trained, export
@@ -108,6 +111,22 @@ def test_explanations_beyond_their_queue_are_turned_away_and_predictions_answere
         assert statuses[200] >= 4 and statuses[503] >= 1 and statuses.total() == statuses[200] + statuses[503]
         assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers if answer.status_code == 503)
         assert requests.get(f"{endpoint.url}/ping", timeout=30).status_code == 200
+
+
+def test_process_that_explains_gets_idle_cores_only_with_every_thread(tmp_path: Path) -> None:
+    with start_endpoint(make_cnn_bundle(tmp_path / "model"), environment={"KENNEL_WORKERS": "1"}) as endpoint:
+        headers = {ATTRIBUTES: "explain=cam"}
+        url = f"{endpoint.url}/invocations"
+        assert requests.post(url, encode_picture("JPEG"), headers=headers, timeout=60).status_code == 200
+
+        processes = psutil.Process(endpoint.process.pid).children(recursive=True)
+        policies = {
+            process.cmdline()[-1]: {os.sched_getscheduler(thread.id) for thread in process.threads()}
+            for process in processes
+            if "serving.inference" in process.cmdline()
+        }
+
+    assert policies == {"serving.inference": {os.SCHED_OTHER}, EXPLAIN: {os.SCHED_IDLE}}
 
 
 def test_network_that_cannot_be_explained_answers_422_and_406(tmp_path: Path) -> None:
