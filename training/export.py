@@ -63,6 +63,7 @@ class Trained:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    valid_answers: NDArray[np.float64] | None = None  # its log-probabilities, where they are known already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ def export(
     manifest = replace(
         _build_manifest(trained, golden, rows, metrics),
         explanation="cam" if has_feature_map(graph) else "",
-        **measure_valid(classifiers["fp32"], valid),
+        **measure_valid(classifiers["fp32"], valid, trained.valid_answers),
     )
     write_manifest(directory, manifest)
     return Exported(test=evaluations.get("fp32"), precision_table=tuple(rows))
@@ -147,11 +148,18 @@ def _build_manifest(
     )
 
 
-def measure_valid(classify: Classifier, valid: ImageSet | None) -> dict[str, Any]:
+def measure_valid(
+    classify: Classifier, valid: ImageSet | None, answers: NDArray[np.float64] | None
+) -> dict[str, Any]:
     """The manifest's entries about the valid split: what its pictures, and the answers to them, are like."""
     if valid is None:
         return {}
-    chosen, log_probabilities = sample_valid(classify, valid)
+    chosen = sample_valid(valid)
+    if answers is None:
+        batches = [valid.pixels[chosen[start : start + 32]] for start in range(0, len(chosen), 32)]
+        log_probabilities = log_softmax(np.concatenate([classify(batch) for batch in batches]))
+    else:
+        log_probabilities = answers[chosen]
     return {
         "baseline": measure_baseline(valid, chosen, log_probabilities),
         "calibration": build_calibration(log_probabilities, valid.folder.targets[chosen]),
@@ -159,12 +167,9 @@ def measure_valid(classify: Classifier, valid: ImageSet | None) -> dict[str, Any
     }
 
 
-def sample_valid(classify: Classifier, valid: ImageSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Indices and log-probabilities of the valid split; of a large one every k-th image (it is sorted)."""
-    stride = math.ceil(len(valid) / BASELINE_IMAGES)
-    chosen = np.arange(0, len(valid), stride)
-    batches = [valid.pixels[chosen[start : start + 32]] for start in range(0, len(chosen), 32)]
-    return chosen, log_softmax(np.concatenate([classify(batch) for batch in batches]))
+def sample_valid(valid: ImageSet) -> NDArray[np.int64]:
+    """Indices into the valid split; of a large one every k-th image (it is sorted)."""
+    return np.arange(0, len(valid), math.ceil(len(valid) / BASELINE_IMAGES))
 
 
 def measure_baseline(

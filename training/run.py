@@ -12,7 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from artifact.cores import available_cores
 from artifact.network import PixelNetwork
@@ -34,6 +36,7 @@ from training.rendezvous import JOIN_SECONDS, REJOIN_SECONDS, join_world
 from training.results import say_last_metrics, write_output
 from training.shards import EVERYWHERE, Shards, join_shards
 from training.stop import Stopped, StopSignal
+from training.validation import EvaluationStopped, validate
 
 # Hyperparameters that change nothing about the weights: a checkpoint made with others is resumed from.
 WITHOUT_EFFECT = frozenset(
@@ -87,6 +90,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     with telling if world.is_first else nullcontext(), closing(session.observer):
         progress = train(session, _resume(job, identity, world))
     stopped = session.stopped()
+    answers = None if stopped else _answer_valid(session, progress)
     logger.info("rank=%d weights=%s", world.place.rank, _checksum(session.network.network))
     if not world.is_first:
         return
@@ -99,6 +103,7 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         hyperparameters=asdict(hyperparameters),
         metrics=_validation_metrics(progress),
         data={split: _describe_split(image_set) for split, image_set in everything.items()},
+        valid_answers=answers,
     )
     try:
         exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
@@ -111,6 +116,17 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
     write_output(job.output_dir, trained, progress, test, exported)
     say_last_metrics(progress, exported.test)
     logger.info("artifact=%s", job.model_dir)
+
+
+def _answer_valid(session: Session, progress: Progress) -> NDArray[np.float64] | None:
+    """Log-probabilities of the final weights, by all ranks together; from kept features where there are."""
+    if session.valid is None:
+        return None
+    micro_batch = progress.micro_batch or session.hyperparameters.micro_batch
+    try:
+        return validate(session, session.network, micro_batch=micro_batch).log_probabilities
+    except EvaluationStopped:
+        return None
 
 
 def _export_in_time(

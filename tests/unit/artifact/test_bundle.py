@@ -175,7 +175,7 @@ def test_archive_that_reaches_outside_is_refused(tmp_path: Path) -> None:
 def test_broken_archive_is_refused(directory: Path, tmp_path: Path) -> None:
     pack_artifact(directory, tmp_path / "model.tar.gz")
     archive = (tmp_path / "model.tar.gz").read_bytes()
-    (tmp_path / "model.tar.gz").write_bytes(archive[: len(archive) // 2])
+    (tmp_path / "model.tar.gz").write_bytes(archive[: len(archive) // 5])  # a tar ends in zeros
 
     with pytest.raises(BundleError, match="not a sound"):
         unpack_artifact(tmp_path / "model.tar.gz", tmp_path / "unpacked")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,12 +118,25 @@ def test_baseline_of_valid_is_stored_as_the_server_will_measure_it(drawn: ImageS
 
 def test_large_valid_split_is_sampled_evenly(drawn: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "BASELINE_IMAGES", 10)
-    classify = torch_classifier(_trained().network, device=torch.device("cpu"), bf16=False)
+    answers = np.full((len(drawn), 4), -math.log(4))
 
-    chosen, log_probabilities = export_module.sample_valid(classify, drawn)
-    baseline = export_module.measure_baseline(drawn, chosen, log_probabilities)
+    chosen = export_module.sample_valid(drawn)
+    baseline = export_module.measure_baseline(drawn, chosen, answers[chosen])
 
     assert sum(baseline.histograms["blur"].counts) == 8  # every third of 24
+
+
+def test_answers_that_training_knows_are_not_asked_for_again(drawn: ImageSet, tmp_path: Path) -> None:
+    trained = _trained()
+    asked = torch_classifier(trained.network, device=torch.device("cpu"), bf16=False)(drawn.pixels)
+    known = replace(trained, valid_answers=log_softmax(-asked))
+
+    export(trained, tmp_path / "asked", valid=drawn)
+    export(known, tmp_path / "known", valid=drawn)
+
+    asked_for, given = (read_bundle(tmp_path / name).manifest.baseline for name in ("asked", "known"))
+    every = export_module.sample_valid(drawn)
+    assert given == export_module.measure_baseline(drawn, every, log_softmax(-asked)) != asked_for
 
 
 def test_without_a_valid_split_there_is_no_baseline(tmp_path: Path) -> None:
