@@ -3,9 +3,10 @@
     python -m benchmarks.tuning [--quick] [--only features|stopping|recipes]    # ONE line of JSON
 
 `features`: a search of 8 trials of 6 epochs of a frozen ResNet-50 over 1000 dog photos, from an empty cache,
-against 8 trainings of the same hyperparameters one after the other, each without kept features. `stopping`: a search of
-hurricane-cnn over 12 epochs a trial with early_stopping = "Auto" against the same trials run to their end.
-`recipes`: does the search space of each recipe yield a best.toml, with two trials over few and small images?
+against 8 trainings of the same hyperparameters one after the other, each without kept features.
+`stopping`: a search of hurricane-cnn over 12 epochs a trial with early_stopping = "Auto" against the same
+trials run to their end. `recipes`: does the search space of each recipe yield a best.toml, with two trials
+over few and small images?
 Real images are found by KENNEL_SHARED (default ../shared). Weights are random: speed does not depend on them.
 """
 
