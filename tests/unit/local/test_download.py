@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import random
-import stat
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +13,9 @@ from threading import Thread
 
 import pytest
 
-from local.archives import DownloadError, unpack_archive
+from local.archives import DownloadError
 from local.download import download_archive, fetch_dataset
+from tests.archives import image_zip, names_below, zip_bytes
 from training.recipe import Data, Recipe
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
@@ -96,22 +93,6 @@ def archive(tmp_path: Path) -> Path:
 @pytest.fixture
 def part(archive: Path) -> Path:
     return archive.with_name("images.archive.part")
-
-
-def zip_bytes(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
-        for name, content in files.items():
-            opened.writestr(name, content)
-    return buffer.getvalue()
-
-
-def image_zip(root: str = "dogImages/", folders: tuple[str, ...] = ("train", "valid", "test")) -> bytes:
-    return zip_bytes({f"{root}{folder}/001.Affenpinscher/a.jpg": folder.encode() for folder in folders})
-
-
-def names_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def dogs(server: Server) -> Recipe:
@@ -333,97 +314,6 @@ def test_recipe_without_a_source_says_its_hint(tmp_path: Path) -> None:
         fetch_dataset(recipe, tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_tar_is_unpacked(mode: str, archive: Path, tmp_path: Path) -> None:
-    with tarfile.open(archive, mode) as opened:  # type: ignore[call-overload]
-        add_to_tar(opened, "a", kind=tarfile.DIRTYPE)
-        add_to_tar(opened, "./a/b.jpg", content=b"pixels")
-        add_to_tar(opened, "__MACOSX/a/._b.jpg", content=b"clutter")
-    out = tmp_path / "out"
-
-    unpack_archive(archive, out)
-
-    assert names_below(out) == ["a/b.jpg"]
-    assert (out / "a/b.jpg").read_bytes() == b"pixels"
-
-
-def test_tar_that_ends_in_a_zip_is_read_as_a_tar(archive: Path, tmp_path: Path) -> None:
-    with tarfile.open(archive, "w") as opened:
-        add_to_tar(opened, "inner.zip", content=image_zip())
-
-    unpack_archive(archive, tmp_path / "out")
-
-    assert names_below(tmp_path / "out") == ["inner.zip"]
-
-
-def add_to_tar(
-    opened: tarfile.TarFile, name: str, *, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> None:
-    member = tarfile.TarInfo(name)
-    member.type, member.size, member.linkname = kind, len(content), link
-    opened.addfile(member, io.BytesIO(content))
-
-
-UNSAFE_NAMES = [
-    pytest.param("../escaped.jpg", id="parent"),
-    pytest.param("a/../../escaped.jpg", id="parent-inside"),
-    pytest.param("/tmp/escaped.jpg", id="absolute"),
-    pytest.param("..\\escaped.jpg", id="backslash"),
-    pytest.param("C:\\escaped.jpg", id="drive"),
-]
-
-
-@pytest.mark.parametrize("name", UNSAFE_NAMES)
-def test_zip_that_reaches_outside_is_refused(name: str, archive: Path, tmp_path: Path) -> None:
-    archive.write_bytes(zip_bytes({name: b"x"}))
-
-    with pytest.raises(DownloadError, match=r"was not unpacked: it holds .*escaped\.jpg', a path outside"):
-        unpack_archive(archive, tmp_path / "out")
-
-    assert names_below(tmp_path) == [archive.name]
-
-
-@pytest.mark.parametrize("name", UNSAFE_NAMES)
-def test_tar_that_reaches_outside_is_refused(name: str, archive: Path, tmp_path: Path) -> None:
-    with tarfile.open(archive, "w") as opened:
-        add_to_tar(opened, name, content=b"x")
-
-    with pytest.raises(DownloadError, match=r"was not unpacked: it holds .*escaped\.jpg', a path outside"):
-        unpack_archive(archive, tmp_path / "out")
-
-    assert names_below(tmp_path) == [archive.name]
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(tarfile.SYMTYPE, id="symlink"),
-        pytest.param(tarfile.LNKTYPE, id="hard-link"),
-        pytest.param(tarfile.FIFOTYPE, id="fifo"),
-        pytest.param(tarfile.CHRTYPE, id="device"),
-    ],
-)
-def test_tar_with_a_link_or_special_file_is_refused(kind: bytes, archive: Path, tmp_path: Path) -> None:
-    with tarfile.open(archive, "w") as opened:
-        add_to_tar(opened, "link", kind=kind, link="/etc")
-        add_to_tar(opened, "link/passwd", content=b"x")
-
-    with pytest.raises(DownloadError, match="holds 'link', a link or special file"):
-        unpack_archive(archive, tmp_path / "out")
-
-    assert names_below(tmp_path) == [archive.name]
-
-
-def test_zip_with_a_symlink_is_refused(archive: Path, tmp_path: Path) -> None:
-    info = zipfile.ZipInfo("link")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr(info, "/etc")
-
-    with pytest.raises(DownloadError, match="holds 'link', a link or special file"):
-        unpack_archive(archive, tmp_path / "out")
-
-
 @pytest.mark.parametrize("limit_bytes", [0, 9_999_999, 1_000])
 def test_archive_over_the_limit_is_stopped_there(limit_bytes: int, server: Server, tmp_path: Path) -> None:
     server.content = zip_bytes({"dogImages/train/a/bomb.jpg": bytes(10_000_000)})
@@ -433,117 +323,3 @@ def test_archive_over_the_limit_is_stopped_there(limit_bytes: int, server: Serve
         fetch_dataset(dogs(server), tmp_path, max_unpacked_bytes=limit_bytes)
 
     assert [path.name for path in tmp_path.iterdir()] == ["dogImages.archive"]
-
-
-def test_limit_counts_all_files_together(archive: Path, tmp_path: Path) -> None:
-    archive.write_bytes(zip_bytes({"a": bytes(600), "b": bytes(600)}))
-
-    unpack_archive(archive, tmp_path / "fits", max_unpacked_bytes=1200)
-    with pytest.raises(DownloadError, match="unpacks to more than 1199 bytes"):
-        unpack_archive(archive, tmp_path / "does-not", max_unpacked_bytes=1199)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(b"<html>Sign in</html>", "is neither a zip nor a tar", id="web-page"),
-        pytest.param(b"", "is neither a zip nor a tar", id="empty"),
-        pytest.param(image_zip().replace(b"train", b"trxin", 1), "is damaged", id="zip-names-disagree"),
-    ],
-)
-def test_file_that_is_no_archive_is_refused(
-    content: bytes, message: str, archive: Path, tmp_path: Path
-) -> None:
-    archive.write_bytes(content)
-
-    with pytest.raises(DownloadError, match=f"{message}.*delete it"):
-        unpack_archive(archive, tmp_path / "out")
-
-
-def test_truncated_tar_is_refused_as_damaged(archive: Path, tmp_path: Path) -> None:
-    with tarfile.open(archive, "w:gz") as opened:
-        add_to_tar(opened, "a.jpg", content=random.Random(0).randbytes(50_000))
-    archive.write_bytes(archive.read_bytes()[:30_000])
-
-    with pytest.raises(DownloadError, match="is damaged"):
-        unpack_archive(archive, tmp_path / "out")
-
-
-def test_same_file_twice_is_refused(archive: Path, tmp_path: Path) -> None:
-    archive.write_bytes(zip_bytes({"a.jpg": b"1", "./a.jpg": b"2"}))
-
-    with pytest.raises(DownloadError, match=r"cannot be unpacked .*File exists"):
-        unpack_archive(archive, tmp_path / "out")
-
-
-HURRICANE = Recipe(name="hurricane", data=Data(kaggle="someone/satellite-tiles"))
-
-
-def test_kaggle_set_without_the_client_says_what_to_put_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-
-    with pytest.raises(DownloadError) as caught:
-        fetch_dataset(HURRICANE, tmp_path)
-
-    message = str(caught.value)
-    assert "someone/satellite-tiles" in message
-    assert f"save it as {tmp_path / 'satellite-tiles.zip'} and run this again" in message
-    assert "\n" not in message
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_kaggle_zip_that_the_user_put_there_is_unpacked_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    (tmp_path / "satellite-tiles.zip").write_bytes(image_zip(""))
-
-    root = fetch_dataset(HURRICANE, tmp_path)
-
-    assert (root / "train").is_dir()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["satellite-tiles", "satellite-tiles.zip"]
-
-
-FAKE_KAGGLE = """#!/bin/sh
-echo "$@" > "$KAGGLE_LOG"
-echo talk
-/bin/mkdir -p "$6/train/damage" "$6/valid/damage" "$6/test/damage"
-exit $KAGGLE_STATUS
-"""
-
-
-@pytest.fixture
-def fake_kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "kaggle").write_text(FAKE_KAGGLE)
-    (programs / "kaggle").chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setenv("KAGGLE_LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("KAGGLE_STATUS", "0")
-    return tmp_path / "log"
-
-
-def test_kaggle_client_on_the_path_is_used(
-    fake_kaggle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    root = fetch_dataset(HURRICANE, tmp_path / "data")
-
-    assert sorted(path.name for path in root.iterdir()) == ["test", "train", "valid"]
-    folder = tmp_path / "data" / ".satellite-tiles.unpacking"
-    assert fake_kaggle.read_text() == f"datasets download -d someone/satellite-tiles -p {folder} --unzip\n"
-    captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("", "talk\n")
-
-
-def test_failing_kaggle_client_is_named_with_its_status(
-    fake_kaggle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KAGGLE_STATUS", "3")
-
-    with pytest.raises(DownloadError, match=r"someone/satellite-tiles` ended with status 3; .*signed in"):
-        fetch_dataset(HURRICANE, tmp_path / "data")
-
-    assert list((tmp_path / "data").iterdir()) == []
