@@ -132,7 +132,7 @@ notebook: setup ## run examples/train-and-deploy.ipynb from top to bottom -> bui
 	$(python) -m examples.notebooks train_and_deploy $(if $(SAVE),--save)
 
 test: setup ## the suite, but for what needs a Docker engine
-	$(python) -m pytest -m "not docker" -n 2 --dist loadfile --no-loadscope-reorder --durations 30
+	$(python) -m pytest -m "not docker" -n 3 --dist loadfile --no-loadscope-reorder --durations 30
 
 test-docker: setup setup-sdk ## the tests that run the images of make build, also under the SageMaker SDK
 	$(python) -m pytest -m docker

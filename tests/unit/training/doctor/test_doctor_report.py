@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.bundles import draw_picture
-from tests.unit.training.doctor.test_findings import make_fact, make_set
+from tests.doctor_facts import make_fact, make_set
 from training.doctor.diagnosis import diagnose
 from training.doctor.files import FileFacts, examine
 from training.doctor.report import (

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles import draw_picture
-from tests.unit.training.doctor.test_findings import make_fact, near
+from tests.doctor_facts import make_fact, near
 from training.doctor.duplicates import find_exact_duplicates, find_near_duplicates
 from training.doctor.files import FileFacts, examine
 from training.doctor.fix import (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from artifact.bundle import BundleError, pack_artifact
 from tests.bundles import draw_picture, make_tiny_bundle
 from tests.conftest import REPOSITORY
-from tests.unit.training.doctor.test_findings import make_fact
+from tests.doctor_facts import make_fact
 from training.doctor.files import FileFacts, examine
 from training.doctor.mislabelled import (
     FEWEST_SUSPECTS,
