@@ -43,9 +43,14 @@ def stamp(results: Path) -> None:
     """Write the hash of today's sources into its line. Raises SourcesError."""
     text = results.read_text(encoding="utf-8")
     paths, digest = read_stamp(results)
-    line = f"Measured sources: `{' '.join(paths)}`, sha256 `{hash_sources(paths)}`."
+    line = stamp_line(*paths)
     results.write_text(STAMP.sub(lambda _: line, text), encoding="utf-8")
     print(f"{results}: {line} (was {digest or 'empty'})")
+
+
+def stamp_line(*paths: str) -> str:
+    """For the end of a results file that is written right after measuring. Raises SourcesError."""
+    return f"Measured sources: `{' '.join(paths)}`, sha256 `{hash_sources(paths)}`."
 
 
 def read_stamp(results: Path) -> tuple[list[str], str]:

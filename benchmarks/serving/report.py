@@ -11,7 +11,9 @@ from benchmarks.serving.measure import CONNECTIONS, OPEN_LOOP_SHARE, PINGS_PER_S
 from benchmarks.serving.pictures import SIZES
 from benchmarks.serving.servers import SERVERS
 from benchmarks.serving.session import Session
+from benchmarks.sources import stamp_line
 
+SOURCES = ("serving/", "container/serve")
 HOW = f"""\
 One JPEG a request, {CONNECTIONS} keep-alive connections, closed loop by wrk on the same cores, loopback.
 All serve the same weights: Kennel's artifact, which the peers load into torchvision's network in eager mode.
@@ -60,7 +62,7 @@ def session_page(head: Head, session: Session, result: Mapping[str, Any]) -> str
             "",
             "Left out: " + "; ".join(f"**{name}**: {why}" for name, why in session.failures.items()),
         ]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, "", stamp_line(*SOURCES)]) + "\n"
 
 
 def quota_page(head: Head, result: Mapping[str, Any]) -> str:
@@ -71,7 +73,7 @@ def quota_page(head: Head, result: Mapping[str, Any]) -> str:
         "wrk runs outside.",
         "",
     ]
-    lines += _ratio_table(result["networks"])
+    lines += [*_ratio_table(result["networks"]), "", stamp_line(*SOURCES)]
     return "\n".join(lines) + "\n"
 
 

@@ -26,6 +26,7 @@ from benchmarks.serving.environments import prepare_environment
 from benchmarks.serving.machine import describe_machine, describe_versions, file_name
 from benchmarks.serving.places import RESULTS, WORK
 from benchmarks.serving.servers import ServerError
+from benchmarks.sources import stamp_line
 from benchmarks.transform.inputs import SETS, link_objects, list_pictures, write_lines
 from benchmarks.transform.jobs import LINES, JobError, flask, kennel, run_job
 from local.platform import LocalError
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 FOLDER = WORK / "transform"
 LIMIT_SECONDS = 8.0
 ARRANGEMENTS = ("pinned", "unpinned", "streams")
+SOURCES = ("serving/", "local/transform_job.py", "local/invoking.py")
 FLASK_CONCURRENT = 4  # the sample answers no /execution-parameters: as many as Kennel asks for on two cores
 
 
@@ -133,7 +135,7 @@ def _page(head: dict[str, str], network: str, result: dict[str, Any]) -> str:
         for name, one in result.items()
         if "one_per_request_to_flask" in one
     ]
-    return "\n".join([*lines, "", *flask_ratios]) + "\n"
+    return "\n".join([*lines, "", *flask_ratios, "", stamp_line(*SOURCES)]) + "\n"
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
