@@ -68,17 +68,20 @@ def build_looks(pixels: NDArray[np.uint8]) -> Looks | None:
 
 def measure_looks(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(H, W, 3) RGB -> (FEATURES,): colours' means and spreads, colourfulness, and edges at four scales."""
-    image = pixels.astype(np.float64) / 255.0
-    saturation = image.max(axis=2) - image.min(axis=2)
-    tints = np.abs(image[..., :2] - image[..., 1:]).mean(axis=(0, 1))
-    colours = _log(np.array([*image.std(axis=(0, 1)), saturation.mean(), saturation.std(), *tints]), 0.01)
+    # A plane each: numpy reduces three neighbours a pixel several times slower.
+    red, green, blue = planes = np.moveaxis(pixels, 2, 0).astype(np.float32, order="C") / np.float32(255)
+    saturation = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    tints = [np.abs(red - green).mean(), np.abs(green - blue).mean()]
+    spreads = planes.std(axis=(1, 2))
+    colours = _log(np.array([*spreads, saturation.mean(), saturation.std(), *tints]), 0.01)
     edges = []
-    grey = image.mean(axis=2)
+    grey = planes.mean(axis=0)
     for _ in range(SCALES):
         edges += [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
         height, width = (side // 2 for side in grey.shape)
-        grey = grey[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))
-    return np.concatenate([image.mean(axis=(0, 1)), colours, _log(np.array(edges), 0.001)])
+        quarters = grey[: 2 * height, : 2 * width]
+        grey = (quarters[::2, ::2] + quarters[1::2, ::2] + quarters[::2, 1::2] + quarters[1::2, 1::2]) / 4
+    return np.concatenate([planes.mean(axis=(1, 2)), colours, _log(np.array(edges), 0.001)])
 
 
 def _log(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:

@@ -24,7 +24,9 @@ def build_graph(network: PixelNetwork, preprocess: Preprocess) -> openvino.Model
     with warnings.catch_warnings(), torch.inference_mode():
         # OpenVINO traces with torch.jit, which torch deprecates; architectures warn of traced shapes.
         warnings.simplefilter("ignore")
-        graph = openvino.convert_model(network, example_input=example)
+        # Traced here: OpenVINO would trace twice, to compare; export compares the graph's answers itself.
+        traced = torch.jit.trace(network, example, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+        graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, preprocess.crop, preprocess.crop, 3])
     add_feature_map(graph)
     return graph
