@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from artifact.calibration import Calibration, scale
 
@@ -29,6 +28,10 @@ def build_calibration(
 
 def fit_temperature(log_probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
     """The one that makes the targets likeliest (Guo et al. 2017)."""
+    from scipy.optimize import (
+        minimize_scalar,
+    )  # takes a quarter of a second to import; most processes never get here
+
     rows = np.arange(len(targets))
 
     def loss(log_temperature: float) -> float:

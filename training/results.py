@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from scoring.items import Item
-from scoring.report import write_report
 from scoring.scores import score, write_scores
 from training.data import ImageSet
 from training.debugging.observers import FOLDER
@@ -38,6 +37,8 @@ def write_output(
                 test.folder.paths, test.folder.targets, exported.test.log_probabilities, strict=True
             )
         ]
+    from scoring.report import write_report  # and with it matplotlib: only the process that reports needs it
+
     scores = score(items, trained.labels)
     write_scores(scores, directory / "scores.json")
     write_report(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.debugging.report.page import write_page
 from training.debugging.report.run import find_series, note_failure, read_run
 from training.debugging.series import SERIES_FILE
 
@@ -33,6 +32,8 @@ def reporting(directory: Path, *, name: str) -> Iterator[None]:
 
 def write_debug_report(directory: Path, *, name: str) -> Path:
     """report.html beside the series in `directory`."""
+    from training.debugging.report.page import write_page  # and with it matplotlib
+
     destination = directory / REPORT_FILE
     write_page([read_run(directory, name=name)], destination)
     logger.info("debug_report=%s", destination)
