@@ -9,9 +9,7 @@ def proportion(correct: int, count: int) -> dict[str, Any]:
     """A fraction with its 95 % Wilson interval, which stays inside 0-1 and works for 0 and for all."""
     if count == 0:
         return {"value": None, "low": None, "high": None, "correct": 0, "count": 0}
-    from scipy.stats import (
-        binomtest,
-    )  # takes half a second to import, which few of a training's processes need
+    from scipy.stats import binomtest  # slow to import, and few processes of a job need it
 
     interval = binomtest(correct, count).proportion_ci(method="wilson")
     low, high = float(interval.low), float(interval.high)
