@@ -28,9 +28,7 @@ def build_calibration(
 
 def fit_temperature(log_probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
     """The one that makes the targets likeliest (Guo et al. 2017)."""
-    from scipy.optimize import (
-        minimize_scalar,
-    )  # takes a quarter of a second to import; most processes never get here
+    from scipy.optimize import minimize_scalar  # slow to import, and few processes need it
 
     rows = np.arange(len(targets))
 
