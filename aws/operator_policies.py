@@ -34,6 +34,26 @@ JOB_KINDS = {
 HOSTING_KINDS = {"Model": "model", "EndpointConfig": "endpoint-config", "Endpoint": "endpoint"}
 REGISTRY_KINDS = {"ModelPackageGroup": "model-package-group", "ModelPackage": "model-package"}
 
+REPOSITORY_ACTIONS = (
+    "CreateRepository",
+    "DeleteRepository",
+    "DescribeRepositories",
+    "GetLifecyclePolicy",
+    "ListTagsForResource",
+    "PutLifecyclePolicy",
+    "TagResource",
+)
+ROLE_ACTIONS = (
+    "CreateRole",
+    "DeleteRole",
+    "DeleteRolePolicy",
+    "GetRole",
+    "GetRolePolicy",
+    "PutRolePolicy",
+    "TagRole",
+    "UpdateAssumeRolePolicy",
+)
+
 
 def bootstrap_policy(site: Site) -> Policy:
     """`bootstrap`, and `destroy --bootstrap`: bucket, repositories, and the two roles, by their names."""
@@ -55,35 +75,12 @@ def bootstrap_policy(site: Site) -> Policy:
         statement("EmptyBucket", ["s3:DeleteObjectVersion"], site.bucket_arn("*")),
         statement(
             "Repositories",
-            [
-                f"ecr:{name}"
-                for name in (
-                    "CreateRepository",
-                    "DeleteRepository",
-                    "DescribeRepositories",
-                    "GetLifecyclePolicy",
-                    "ListTagsForResource",
-                    "PutLifecyclePolicy",
-                    "TagResource",
-                )
-            ],
+            [f"ecr:{name}" for name in REPOSITORY_ACTIONS],
             repository_arns(site, IMAGES),
         ),
         statement(
             "Roles",
-            [
-                f"iam:{name}"
-                for name in (
-                    "CreateRole",
-                    "DeleteRole",
-                    "DeleteRolePolicy",
-                    "GetRole",
-                    "GetRolePolicy",
-                    "PutRolePolicy",
-                    "TagRole",
-                    "UpdateAssumeRolePolicy",
-                )
-            ],
+            [f"iam:{name}" for name in ROLE_ACTIONS],
             [site.role_arn("training"), site.role_arn("serving")],
         ),
     )

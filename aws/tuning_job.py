@@ -80,7 +80,23 @@ def build_tuning_job(recipe: Recipe, site: Site, *, data: str = "") -> dict[str,
         "EnableManagedSpotTraining": training.spot,
         **build_vpc_config(recipe),
     }
-    config: dict[str, Any] = {
+    config = _build_config(recipe, tuning)
+    warm_start = _build_warm_start(tuning)
+    content = ["tuning", definition, config, site.run, *([warm_start] if warm_start else [])]
+    name = content_name(recipe.name, content)
+    if training.spot:
+        definition["CheckpointConfig"] = {"S3Uri": site.uri(f"checkpoints/{name}")}
+    return {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": config,
+        "TrainingJobDefinition": definition,
+        **warm_start,
+        "Tags": build_tags(recipe),
+    }
+
+
+def _build_config(recipe: Recipe, tuning: Tuning) -> dict[str, Any]:
+    return {
         "Strategy": tuning.strategy,
         "HyperParameterTuningJobObjective": {
             "Type": tuning.direction.capitalize(),
@@ -96,18 +112,6 @@ def build_tuning_job(recipe: Recipe, site: Site, *, data: str = "") -> dict[str,
         "RandomSeed": recipe.hyperparameters.seed,
         **_build_strategy(recipe, tuning),
         **_build_completion(tuning),
-    }
-    warm_start = _build_warm_start(tuning)
-    content = ["tuning", definition, config, site.run, *([warm_start] if warm_start else [])]
-    name = content_name(recipe.name, content)
-    if training.spot:
-        definition["CheckpointConfig"] = {"S3Uri": site.uri(f"checkpoints/{name}")}
-    return {
-        "HyperParameterTuningJobName": name,
-        "HyperParameterTuningJobConfig": config,
-        "TrainingJobDefinition": definition,
-        **warm_start,
-        "Tags": build_tags(recipe),
     }
 
 

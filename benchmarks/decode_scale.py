@@ -34,7 +34,8 @@ def main() -> None:
     predictor = model_fn(options.model_dir, precision="fp32")
     reduced, whole = predictor.preprocess, replace(predictor.preprocess, reducing_gap=WHOLE)
     pixels, logs, labels, seconds = [], [], 0, np.zeros(2)
-    paths = [path for folder in options.folders for path in sorted(folder.rglob("*.jp*g"))]
+    files = [path for folder in options.folders for path in sorted(folder.rglob("*"))]
+    paths = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
     for path in tqdm(paths, unit="picture"):
         body = path.read_bytes()
         try:

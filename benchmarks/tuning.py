@@ -2,7 +2,7 @@
 
     python -m benchmarks.tuning [--quick] [--only features|stopping|recipes]    # ONE line of JSON
 
-`features`: a search of 8 trials of 6 epochs of a frozen ResNet-50 over 1000 dog photos, from an empty cache,
+`features`: a search of 8 trials of 8 epochs of a frozen ResNet-50 over 1000 dog photos, from an empty cache,
 against 8 trainings of the same hyperparameters one after the other, each without kept features.
 `stopping`: a search of hurricane-cnn over 12 epochs a trial with early_stopping = "Auto" against the same
 trials run to their end. `recipes`: does the search space of each recipe yield a best.toml, with two trials
@@ -37,7 +37,7 @@ logger = logging.getLogger("benchmarks.tuning")
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("KENNEL_SHARED", REPOSITORY.parent / "shared")) / "data"
 SMALL = {"image_size": 64, "resize": 72, "epochs": 2, "pretrained": False, "doctor": "off"}
-FROZEN_EPOCHS = 6
+FROZEN_EPOCHS = 8
 UNCACHED = "feature_views=0"  # of training/hyperparameters.py: the backbone runs in every epoch
 
 

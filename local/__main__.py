@@ -123,21 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    train = verbs.add_parser("train", help="images -> OUTPUT/model.tar.gz")
-    train.add_argument("recipe", type=Path, help="recipes/*.toml")
-    train.add_argument("--data", type=Path, required=True, help="folder with train, valid and test inside")
-    train.add_argument("--output", type=Path, required=True, help="gets model.tar.gz, model/, output/")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="override a hyperparameter; may be given several times",
-    )
-    train.add_argument("--weights", type=Path, help="state dict to initialize the backbone from")
-    _add_docker(train)
-    train.set_defaults(run=_train)
-
+    _add_train(verbs.add_parser("train", help="images -> OUTPUT/model.tar.gz"))
     tune = verbs.add_parser("tune", help="search the recipe's [tuning.ranges] -> OUTPUT/best.toml")
     add_tuning_options(tune)
     _add_docker(tune)
@@ -154,19 +140,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_docker(transform)
     transform.set_defaults(run=_transform)
 
-    smoke = verbs.add_parser("smoke", help="try both images under every restriction they may be run with")
+    _add_smoke(verbs.add_parser("smoke", help="try both images under every restriction they may be run with"))
+    data = verbs.add_parser("data", help="download and unpack the data set a recipe names")
+    data.add_argument("recipe", type=Path, help="recipes/*.toml")
+    data.add_argument("--output", type=Path, required=True, help="folder to unpack into")
+    data.set_defaults(run=_data)
+    return parser
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    train.add_argument("recipe", type=Path, help="recipes/*.toml")
+    train.add_argument("--data", type=Path, required=True, help="folder with train, valid and test inside")
+    train.add_argument("--output", type=Path, required=True, help="gets model.tar.gz, model/, output/")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a hyperparameter; may be given several times",
+    )
+    train.add_argument("--weights", type=Path, help="state dict to initialize the backbone from")
+    _add_docker(train)
+    train.set_defaults(run=_train)
+
+
+def _add_smoke(smoke: argparse.ArgumentParser) -> None:
     smoke.add_argument("recipe", type=Path, help="recipes/*.toml; one epoch of it is trained")
     smoke.add_argument("--data", type=Path, required=True, help="folder with train, valid and test inside")
     smoke.add_argument("--output", type=Path, required=True, help="made anew")
     smoke.add_argument("--training-image", default=TRAINING_IMAGE)
     smoke.add_argument("--serving-image", default=SERVING_IMAGE)
     smoke.set_defaults(run=_smoke)
-
-    data = verbs.add_parser("data", help="download and unpack the data set a recipe names")
-    data.add_argument("recipe", type=Path, help="recipes/*.toml")
-    data.add_argument("--output", type=Path, required=True, help="folder to unpack into")
-    data.set_defaults(run=_data)
-    return parser
 
 
 def _add_docker(verb: argparse.ArgumentParser) -> None:

@@ -61,13 +61,13 @@ def start_endpoint(
 ) -> Iterator[Endpoint]:
     """Serve a model.tar.gz or an unpacked bundle while the context lasts; port 0 picks a free one.
 
-    With `image` in a container, `options` being more of `docker run`'s. Raises LocalError where the server
-    does not start, with its own last words on stderr.
+    With `image` in a container, `options` being more of `docker run`'s. Raises LocalError where the port is
+    taken, or the server does not start, with its own last words on stderr.
     """
     with tempfile.TemporaryDirectory(prefix="kennel-model-") as scratch:
         model_dir = open_artifact(artifact, Path(scratch))
         bundle = read_bundle(model_dir)
-        port = port or free_port()
+        port = free_port(port)
         variables = dict(environment or {})
         server = (
             _container(image, model_dir, port, variables, options)

@@ -120,8 +120,20 @@ def stop_process(*processes: subprocess.Popen[bytes], grace_seconds: float) -> l
     return [process.wait() for process in processes]
 
 
-def free_port() -> int:
-    """A TCP port nothing listens on, for as long as nobody else takes it."""
+def free_port(asked: int = 0) -> int:
+    """A TCP port nothing listens on, for as long as nobody else takes it.
+
+    Raises LocalError where it is to be the one `asked` for and that is taken.
+    """
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
+        unused.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # a server that has ended is no hindrance
+        try:
+            unused.bind(("127.0.0.1", asked))
+        except OSError as error:
+            raise LocalError(
+                f"Port {asked} cannot be listened on ({error.strerror}); choose another with --port, as in "
+                "`make serve PORT=8081`."
+            ) from None
         return int(unused.getsockname()[1])

@@ -19,6 +19,11 @@ from local.transform_driver import Transformed, running_server, transform_with
 from local.transform_request import parse_transform_request
 
 SERVER = Path(__file__).with_name("reference_container.py")
+MEBIBYTE = 2**20
+CSV = {"ContentType": "text/csv", "SplitType": "Line", "AssembleWith": "Line"}
+LINES = {"ContentType": "application/jsonlines", "SplitType": "Line", "AssembleWith": "Line"}
+SINGLE = {"BatchStrategy": "SingleRecord"}
+ROWS = b"1,2\n3,4\n5,6\n"
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,11 @@ class Workplace:
 
         request = parse_transform_request(self.request(**fields))
         return transform_with(request, start, retry_failed=retry_failed, fresh=fresh)
+
+
+def latin(*bodies: bytes) -> list[str]:
+    """As the reference container logs them, sorted."""
+    return sorted(body.decode("latin-1") for body in bodies)
 
 
 @contextmanager

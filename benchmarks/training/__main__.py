@@ -61,7 +61,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--networks", nargs="+", default=["resnet18", "resnet50"])
-    parser.add_argument("--seconds", type=float, default=60.0, help="of steps, for each speed")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of steps for each speed, in 3 rounds")
     parser.add_argument("--image-size", type=int, default=224, help="of the speed part")
     parser.add_argument("--max-epochs", type=int, default=30, help="of a peer on the way to the target")
     parser.add_argument("--whole", action="store_true", help="tuning: run the reference's hours too")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,11 +43,21 @@ def prepare_peers(contenders: Sequence[str]) -> None:
 def run_kennel(
     data: Path, *, settings: dict[str, Any], arguments: Sequence[str] = (), cache: Path | None = None
 ) -> dict[str, float]:
-    """Its JSON, with peak_memory_gb; features are kept in `cache`, or in a folder of this run."""
+    """Its JSON, with peak_memory_gb; features are kept in `cache`, or in a folder of this run.
+
+    With the allocator's settings of container/train, which starts the jobs.
+    """
     pairs = [f"--set={name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "benchmarks.training.kennel", "--data", str(data), *pairs, *arguments]
     with tempfile.TemporaryDirectory() as own:
-        return _run(command, {"KENNEL_CACHE": str(cache or own)})
+        return _run(command, {"KENNEL_CACHE": str(cache or own), "GLIBC_TUNABLES": _tunables()})
+
+
+def _tunables() -> str:
+    found = re.search(r"GLIBC_TUNABLES:-([^}]+)}", (REPOSITORY / "container/train").read_text())
+    if found is None:
+        raise ContenderError("container/train sets no GLIBC_TUNABLES; what does it do about large tensors?")
+    return found[1]
 
 
 def run_peer(

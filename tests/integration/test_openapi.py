@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.bundles import make_tiny_bundle
-from tests.integration.test_serving import start_server, wait_for_ping
+from tests.servers import start_server, wait_for_ping
 
 TIMEOUT_SECONDS = 240
 

@@ -16,7 +16,15 @@ from local.endpoint import start_endpoint
 from local.transform_job import run_transform_job
 from tests.conftest import run_local
 
-SMALL = ("epochs=1", "image_size=64", "resize=64", "quantize=off", "architecture=cnn")
+SMALL = (
+    "epochs=1",
+    "image_size=64",
+    "resize=64",
+    "quantize=off",
+    "architecture=cnn",
+    "doctor=off",
+    "debug=false",
+)
 TRAINING_IMAGES = 40  # per class: the numbers must be equal, not good
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -27,69 +21,18 @@ from PIL import Image
 
 from artifact.bundle import Golden, read_bundle, read_golden, write_golden, write_manifest
 from tests.bundles import draw_picture, encode_picture, make_tiny_bundle
+from tests.servers import (
+    REPOSITORY,
+    TIMEOUT_SECONDS,
+    Server,
+    finish_request,
+    half_sent_request,
+    running_server,
+    start_server,
+)
 
-REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 20
 ROTATED_90 = 6  # EXIF orientation: turn clockwise to see it upright
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running server."""
-
-    url: str
-    port: int
-    process: subprocess.Popen[str]
-
-    def invoke(self, body: bytes, **headers: str) -> requests.Response:
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        return requests.post(f"{self.url}/invocations", data=body, headers=headers, timeout=TIMEOUT_SECONDS)
-
-
-def start_server(model_dir: Path, **environ: str) -> tuple[subprocess.Popen[str], int]:
-    """container/serve from another directory: python by PATH, packages by PYTHONPATH."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [REPOSITORY / "container/serve"],
-        cwd="/",
-        env={
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(REPOSITORY),
-            "KENNEL_MODEL_DIR": str(model_dir),
-            "SAGEMAKER_BIND_TO_PORT": str(port),
-            **environ,
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    return process, port
-
-
-def wait_for_ping(url: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(f"{url}/ping", timeout=TIMEOUT_SECONDS).status_code == 200:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.05)
-    process.kill()
-    raise AssertionError(f"no /ping; the server said: {process.communicate()[1]}")
-
-
-@contextmanager
-def running_server(model_dir: Path, **environ: str) -> Iterator[Server]:
-    process, port = start_server(model_dir, **environ)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for_ping(url, process)
-        yield Server(url, port, process)
-    finally:
-        process.terminate()
-        process.communicate(timeout=TIMEOUT_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -101,21 +44,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tiny_bundle: Path) -> Iterator[Server]:
     with running_server(tiny_bundle, KENNEL_WORKERS="2", KENNEL_MAX_PAYLOAD_MB="1") as server:
         yield server
-
-
-@contextmanager
-def half_sent_request(server: Server, body: bytes, *, pause: float = 0.2) -> Iterator[socket.socket]:
-    """A POST whose second half is still to come: a request in flight for as long as the test needs."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_SECONDS) as connection:
-        head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body[: len(body) // 2])
-        time.sleep(pause)  # so that the server has it in hand
-        yield connection
-
-
-def finish_request(connection: socket.socket, body: bytes) -> bytes:
-    connection.sendall(body[len(body) // 2 :])
-    return connection.recv(65536)
 
 
 def encode_rotated(*, exif_orientation: int | None) -> bytes:
@@ -305,168 +233,8 @@ def test_server_that_cannot_load_exits_non_zero_with_one_sentence(
     assert sentence in stderr
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_predicting(pid: int) -> bool:
-    return b"serving.inference" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def test_server_whose_process_is_killed_while_loading_exits_non_zero(tiny_bundle: Path) -> None:
-    process, _ = start_server(tiny_bundle, KENNEL_WORKERS="1")
-    while not children_of(process.pid):
-        time.sleep(0.005)
-
-    os.kill(children_of(process.pid)[0], signal.SIGKILL)  # as the kernel does when memory runs out
-    _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
-
-    assert process.returncode == 1
-    assert "killed before its model was loaded" in stderr.splitlines()[-1]
-
-
-def test_ping_is_503_until_the_model_is_loaded(tiny_bundle: Path) -> None:
-    process, port = start_server(tiny_bundle, KENNEL_WORKERS="1")
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not children_of(process.pid):
-            time.sleep(0.005)
-        predicting = children_of(process.pid)[0]
-        os.kill(predicting, signal.SIGSTOP)
-        while len(children_of(process.pid)) < 2:  # until the HTTP process is there
-            time.sleep(0.005)
-
-        loading = requests.get(f"{url}/ping", timeout=TIMEOUT_SECONDS)
-
-        assert (loading.status_code, loading.json()) == (503, {"status": "loading"})
-        os.kill(predicting, signal.SIGCONT)
-        wait_for_ping(url, process)
-    finally:
-        process.terminate()
-        process.communicate(timeout=TIMEOUT_SECONDS)
-
-
-@contextmanager
-def steady_load(server: Server, *, clients: int) -> Iterator[list[int]]:
-    """Requests as fast as `clients` connections go; their statuses."""
-    statuses: list[int] = []
-    stop = threading.Event()
-    body = encode_picture("JPEG")
-
-    def ask() -> None:
-        with requests.Session() as session:
-            while not stop.is_set():
-                response = session.post(f"{server.url}/invocations", data=body, timeout=TIMEOUT_SECONDS)
-                statuses.append(response.status_code)
-
-    with ThreadPoolExecutor(clients) as threads:
-        asking = [threads.submit(ask) for _ in range(clients)]
-        try:
-            yield statuses
-        finally:
-            stop.set()
-        for one in asking:
-            one.result()
-
-
-def test_killed_process_is_replaced_and_no_request_is_lost(tiny_bundle: Path) -> None:
-    with running_server(tiny_bundle, KENNEL_WORKERS="2") as server:
-        with steady_load(server, clients=4) as statuses:
-            for _ in range(3):
-                time.sleep(0.5)
-                victim = next(pid for pid in descendants_of(server.process.pid) if is_predicting(pid))
-                os.kill(victim, signal.SIGKILL)
-            time.sleep(1.5)
-        pids = [pid for pid in descendants_of(server.process.pid) if is_predicting(pid)]
-
-    assert set(statuses) == {200}
-    assert len(statuses) > 50
-    assert len(pids) == 2
-
-
-def descendants_of(pid: int) -> list[int]:
-    children = children_of(pid)
-    return children + [one for child in children for one in descendants_of(child)]
-
-
-def test_stuck_process_is_told_by_its_stacks_and_replaced(tiny_bundle: Path) -> None:
-    process, port = start_server(tiny_bundle, KENNEL_WORKERS="1", KENNEL_STUCK_SECONDS="1")
-    url = f"http://127.0.0.1:{port}"
-    wait_for_ping(url, process)
-    victim = next(pid for pid in descendants_of(process.pid) if is_predicting(pid))
-    os.kill(victim, signal.SIGSTOP)
-
-    response = requests.post(f"{url}/invocations", data=encode_picture("PNG"), timeout=TIMEOUT_SECONDS)
-
-    assert response.status_code == 500
-    wait_for_ping(url, process)
-    again = requests.post(f"{url}/invocations", data=encode_picture("PNG"), timeout=TIMEOUT_SECONDS)
-    assert again.status_code == 200
-    process.terminate()
-    process.communicate(timeout=TIMEOUT_SECONDS)
-
-
-def test_killed_http_process_is_replaced_with_all_its_children(tiny_bundle: Path) -> None:
-    with running_server(tiny_bundle, KENNEL_WORKERS="2") as server:
-        before = descendants_of(server.process.pid)
-        front = next(pid for pid in before if not is_predicting(pid))
-
-        os.kill(front, signal.SIGKILL)
-        time.sleep(0.1)
-        wait_for_ping(server.url, server.process)
-
-        assert server.invoke(encode_picture("PNG")).status_code == 200
-        assert not set(before) & set(descendants_of(server.process.pid))
-
-
-def test_slow_clients_hold_up_nobody(tiny_bundle: Path) -> None:
-    body = encode_picture("PNG")
-    with running_server(tiny_bundle, KENNEL_WORKERS="1") as server, ExitStack() as stack:
-        connections = [stack.enter_context(half_sent_request(server, body, pause=0.0)) for _ in range(100)]
-        started = time.monotonic()
-
-        assert server.invoke(body).status_code == 200
-        assert time.monotonic() - started < 1.0
-        assert finish_request(connections[50], body).startswith(b"HTTP/1.1 200 OK")
-
-
-def test_request_of_a_client_that_left_is_not_predicted(tiny_bundle: Path) -> None:
-    body = encode_picture("PNG")
-    head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-    with running_server(tiny_bundle, KENNEL_WORKERS="1", KENNEL_QUEUE_LIMIT="1000") as server:
-        victim = next(pid for pid in descendants_of(server.process.pid) if is_predicting(pid))
-        os.kill(victim, signal.SIGSTOP)
-        for _ in range(100):  # few enough for the pipe of the log
-            with socket.create_connection(("127.0.0.1", server.port)) as connection:
-                connection.sendall(head.encode() + body)
-        used = cpu_seconds(victim)
-        os.kill(victim, signal.SIGCONT)
-        assert server.invoke(body).status_code == 200
-
-        assert cpu_seconds(victim) - used < 0.05  # of 100 predictions at most the few in hand were made
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_serving_process_never_imports_torch() -> None:
     modules = "serving.app, serving.handler, serving.engine_openvino, serving.wsgi, serving.gunicorn_conf"
     program = f"import {modules}, sys; assert 'torch' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
-
-
-def test_long_request_of_many_pictures_is_not_taken_for_stuck(tiny_bundle: Path) -> None:
-    picture = io.BytesIO()
-    draw_picture(width=3000, height=2000).save(picture, "PNG", compress_level=1)  # a tenth of a second each
-    line = json.dumps(base64.b64encode(picture.getvalue()).decode()).encode()
-    environ = {"KENNEL_STUCK_SECONDS": "2", "KENNEL_MAX_PAYLOAD_MB": "100"}
-    with running_server(tiny_bundle, KENNEL_WORKERS="1", **environ) as server:
-        started = time.monotonic()
-        response = server.invoke(b"\n".join([line] * 40), Content_Type="application/jsonlines")
-
-        assert time.monotonic() - started > 3.0
-    assert response.status_code == 200
-    assert len(response.text.splitlines()) == 40

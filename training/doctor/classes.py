@@ -73,6 +73,11 @@ def _judge_splits(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]
                 "Move a tenth of train to valid, whole groups of alike pictures together.",
             )
         )
+    return findings + _missing_labels(counts, labels)
+
+
+def _missing_labels(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> list[Finding]:
+    findings = []
     strangers = [label for label in labels if label not in counts["train"]]
     if strangers:
         findings.append(

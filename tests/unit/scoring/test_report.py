@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,29 +19,10 @@ from scoring.joining import Oddities
 from scoring.report import (
     PREVIEW_FORMATS,
     encode_thumbnail,
-    write_report,
 )
 from scoring.scores import score, score_columns
 from scoring.words import calibration_words, comparison_words, lead_words, percent
-
-LABELS = ("damage", "no_damage")
-
-
-def item(path: str, label: str | None, *probabilities: float) -> Item:
-    return Item(path=path, label=label, log_probabilities=np.log(np.array(probabilities)))
-
-
-ITEMS = (
-    item("damage/1.jpg", "damage", 0.9, 0.1),
-    item("damage/2.jpg", "damage", 0.02, 0.98),
-    item("no_damage/1.jpg", "no_damage", 0.3, 0.7),
-)
-
-
-def render(tmp_path: Path, scores: dict[str, Any], **options: Any) -> str:
-    destination = tmp_path / "page" / "report.html"
-    write_report(scores, destination, **{"title": "A test", "images_dir": None, **options})
-    return destination.read_text(encoding="utf-8")
+from tests.scored_items import ITEMS, LABELS, item, render
 
 
 def many(count: int, num_classes: int) -> tuple[list[Item], list[str]]:
@@ -296,52 +276,6 @@ def test_page_of_120_labels_is_small_and_reads_without_folder_codes(tmp_path: Pa
     assert len(page) < 3_000_000
     assert re.search(r"said <b>breed_\d+</b>", page)
     assert labels[7] in page
-
-
-def compared(*log_probabilities: float) -> dict[str, Any]:
-    """The scores of ITEMS against a record of the same labels at these log-probabilities."""
-    predicted = ("damage", "no_damage", "no_damage")
-    rows = zip(ITEMS, predicted, log_probabilities, strict=True)
-    record = Record(precision="int8", predictions={row.path: (label, at) for row, label, at in rows})
-    columns = tabulate(ITEMS, LABELS, recorded=record.predicted)
-    return {**score(ITEMS, LABELS), "comparison": compare(columns, record)}
-
-
-SAME = tuple(float(np.log(probability)) for probability in (0.9, 0.98, 0.7))
-
-
-def test_healthy_answers_raise_no_alarm(tmp_path: Path) -> None:
-    page = render(tmp_path, compared(*(value + 1e-6 for value in SAME)))
-
-    assert "Served is not trained" not in page and "identical" in page
-
-
-def test_alarm_stands_before_everything_else_and_tells_the_share(tmp_path: Path) -> None:
-    page = render(tmp_path, compared(SAME[0], SAME[1] - 0.02, SAME[2]))
-
-    words = re.sub(r"<[^>]+>", "", page[page.index("Served is not trained") :])
-    assert "1 of 3 images (33.3\u00a0%" in words and "recorded for int8" in words
-    assert page.index("Served is not trained") < page.index("Top-1 accuracy")
-
-
-def test_answer_that_is_sure_both_times_is_still_told_apart() -> None:
-    """Log-probabilities 0.0009 apart are within the tolerance; the odds are not."""
-    sure = item("damage/1.jpg", "damage", 0.9995, 0.0005)
-    record = Record(precision="fp32", predictions={sure.path: ("damage", float(np.log(0.9986)))})
-
-    comparison = compare(tabulate([sure], LABELS, recorded=record.predicted), record)
-
-    assert comparison["largest_log_probability_difference"] < record.tolerance
-    assert comparison["alarm"] is True
-
-
-def test_near_tie_that_tips_over_is_no_alarm() -> None:
-    tie = item("damage/1.jpg", "damage", 0.5001, 0.4999)
-    record = Record(precision="fp32", predictions={tie.path: ("no_damage", float(np.log(0.5)))})
-
-    comparison = compare(tabulate([tie], LABELS, recorded=record.predicted), record)
-
-    assert comparison["items_same_prediction"] == 0 and comparison["alarm"] is False
 
 
 def test_confused_labels_are_shown_with_their_pictures(tmp_path: Path) -> None:
