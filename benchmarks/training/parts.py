@@ -92,7 +92,7 @@ def measure_tuning(
     compared with Kennel's own loop without kept features, over the same batches.
     """
     weights = pretrain(pretraining_images)
-    data = link_subset("dogs", "dogs-1000", classes=20, per_class={"train": 50, "valid": 7})
+    data = link_subset("dogs", "dogs-1000", classes=40, per_class={"train": 25, "valid": 7})
     cache = WORK / "features"
     for file in cache.rglob("*"):
         if file.is_file():
@@ -118,6 +118,7 @@ def measure_tuning(
         "kennel_seconds": total,
         "trial_seconds": [trial["seconds"] for trial in trials],
         "accuracies": [trial["accuracy"] for trial in trials],
+        "accuracies_compared": [[a["accuracy"], b["accuracy"]] for a, b in zip(kept, uncached, strict=True)],
         "reference_seconds": reference,
         "reference_is_extrapolated": not whole,
         "speedup": reference / total,

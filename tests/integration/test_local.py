@@ -261,12 +261,7 @@ def test_tampered_artifact_is_not_served(trained_shapes: TrainedShapes, tmp_path
 
 def _descendants(pid: int) -> list[int]:
     """The process, its children, and theirs."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
-    found = [pid]
-    for known in found:
-        found += [child for child, parent in parents.items() if parent == known]
-    return found
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
 def _is_running(pid: int) -> bool:
