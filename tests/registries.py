@@ -7,14 +7,13 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from local.registry import DOCKER_MANIFEST
+from tests.waiting import wait_until
 
 TOOLS = Path(sys.executable).parent
 
@@ -62,13 +61,6 @@ class Checkout:
 
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from local.transform_job import run_transform_job
 from serving.engine_openvino import native_precisions
 from serving.handler import choose_precision
 from tests.conftest import TrainedShapes, run_local
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +238,8 @@ def test_folder_of_a_running_job_is_not_taken_over(shapes: Path, tmp_path: Path)
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not (tmp_path / "out/input/config/resourceconfig.json").exists():
-        time.sleep(0.05)
-    trainers = _descendants(first.pid)[1:]
+    described = tmp_path / "out/input/config/resourceconfig.json"
+    trainers = wait_until(lambda: described.exists() and _descendants(first.pid)[1:]) or []
     first.kill()  # its trainer goes on
     first.wait()
 

@@ -32,6 +32,7 @@ from tests.servers import (
     start_server,
     wait_for_ping,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_server_whose_process_is_killed_while_loading_exits_non_zero(tiny_bundle: Path) -> None:
     process, _ = start_server(tiny_bundle, KENNEL_WORKERS="1")
-    while not children_of(process.pid):
-        time.sleep(0.005)
+    (predicting,) = wait_until(lambda: children_of(process.pid))
 
-    os.kill(children_of(process.pid)[0], signal.SIGKILL)  # as the kernel does when memory runs out
+    os.kill(predicting, signal.SIGKILL)  # as the kernel does when memory runs out
     _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
 
     assert process.returncode == 1
@@ -55,12 +55,10 @@ def test_ping_is_503_until_the_model_is_loaded(tiny_bundle: Path) -> None:
     process, port = start_server(tiny_bundle, KENNEL_WORKERS="1")
     url = f"http://127.0.0.1:{port}"
     try:
-        while not children_of(process.pid):
-            time.sleep(0.005)
-        predicting = children_of(process.pid)[0]
+        # Stopped before its exec it would hold its parent too, which waits for that.
+        (predicting,) = wait_until(lambda: [one for one in children_of(process.pid) if is_predicting(one)])
         os.kill(predicting, signal.SIGSTOP)
-        while len(children_of(process.pid)) < 2:  # until the HTTP process is there
-            time.sleep(0.005)
+        wait_until(lambda: len(children_of(process.pid)) == 2)  # the HTTP process is there
 
         loading = requests.get(f"{url}/ping", timeout=TIMEOUT_SECONDS)
 

@@ -19,6 +19,7 @@ from local.platform import REPOSITORY, LocalError
 from local.transform_job import run_transform_job
 from tests.bundles import encode_picture, make_tiny_bundle
 from tests.transform_jobs import Workplace, start_reference
+from tests.waiting import wait_until
 
 JOB = """
 import sys
@@ -96,7 +97,7 @@ def test_server_that_ends_fails_the_job_and_the_rest_goes_on_later(workplace: Wo
 def test_killed_job_continues_without_repeating_what_is_finished(workplace: Workplace) -> None:
     workplace.write({f"{number:02}": b"wait %d" % number for number in range(24)})
     job = subprocess.Popen([sys.executable, "-c", JOB, str(workplace.root)], cwd=REPOSITORY)
-    _wait_until(lambda: len(workplace.answers()) >= 6)
+    wait_until(lambda: len(workplace.answers()) >= 6)
     job.kill()
     job.wait()
     time.sleep(0.3)  # for what its server, an orphan now, still does
@@ -204,7 +205,7 @@ def test_retry_without_a_failed_job_is_refused(workplace: Workplace) -> None:
 def test_folder_of_a_running_job_is_not_shared(workplace: Workplace) -> None:
     workplace.write({str(number): b"wait %d" % number for number in range(30)})
     with subprocess.Popen([sys.executable, "-c", JOB, str(workplace.root)], cwd=REPOSITORY) as job:
-        _wait_until(lambda: len(workplace.answers()) >= 1)
+        wait_until(lambda: len(workplace.answers()) >= 1)
 
         with pytest.raises(LocalError, match="still running"):
             workplace.run()
@@ -222,12 +223,3 @@ def test_server_nobody_started_is_named(tmp_path: Path) -> None:
         running_server(f"http://127.0.0.1:{address.port}"),
     ):
         pass
-
-
-def _wait_until(condition: object) -> None:
-    assert callable(condition)
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 30 s")

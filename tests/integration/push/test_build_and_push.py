@@ -14,7 +14,8 @@ import pytest
 
 from local.platform import free_port
 from local.registry import DOCKER_MANIFEST
-from tests.registries import TOOLS, Checkout, Registry, docker, wait_until
+from tests.registries import TOOLS, Checkout, Registry, docker
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
 

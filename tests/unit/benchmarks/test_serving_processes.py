@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,8 @@ import psutil
 from benchmarks.serving.processes import start_processes
 
 # A child below the process, and a daemon that leaves the tree and the session, as those of some peers do.
+from tests.waiting import wait_until
+
 PROGRAM = """
 import os, subprocess, sys, time
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -30,10 +31,7 @@ time.sleep(60)
 def test_daemon_that_left_the_tree_is_counted_and_ended(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     with start_processes([sys.executable, "-c", PROGRAM], os.environ, log, cwd=tmp_path) as processes:
-        deadline = time.monotonic() + 20
-        while not (log.read_text() == "started\n" and len(processes.members()) == 3):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+        wait_until(lambda: log.read_text() == "started\n" and len(processes.members()) == 3)
         members = processes.members()
         assert processes.memory_mb() > 1
         assert processes.cpu_seconds() > 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from training.launch import count_oom_kills, explain_exit
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -125,10 +125,7 @@ def test_processes_die_with_the_one_that_sees_to_them(tmp_path: Path) -> None:
     launched.kill()
     launched.communicate(timeout=30)  # until the last one has closed stdout
 
-    deadline = time.monotonic() + 30
-    while _is_alive(process):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not _is_alive(process))
 
 
 def _is_alive(process: int) -> bool:
