@@ -88,10 +88,6 @@ def build_analysis(recipe: Recipe, *, model_name: str, labels: Sequence[str]) ->
 def build_processing_job(recipe: Recipe, site: Site, *, name: str, data: str) -> dict[str, Any]:
     """The CreateProcessingJob request."""
     folder = site.uri(f"explain/{name}")
-    inputs = {
-        "dataset": (input_folder(recipe, site, data), "dataset"),
-        "analysis_config": (f"{folder}/analysis_config.json", "config"),
-    }
     network = build_vpc_config(recipe)
     return {
         "ProcessingJobName": name,
@@ -105,16 +101,8 @@ def build_processing_job(recipe: Recipe, site: Site, *, name: str, data: str) ->
             }
         },
         "ProcessingInputs": [
-            {
-                "InputName": input_name,
-                "S3Input": {
-                    "S3Uri": uri,
-                    "LocalPath": f"/opt/ml/processing/input/{place}",
-                    "S3DataType": "S3Prefix",
-                    "S3InputMode": "File",
-                },
-            }
-            for input_name, (uri, place) in inputs.items()
+            _build_input("dataset", input_folder(recipe, site, data), "dataset"),
+            _build_input("analysis_config", f"{folder}/analysis_config.json", "config"),
         ],
         "ProcessingOutputConfig": {
             "Outputs": [
@@ -131,6 +119,18 @@ def build_processing_job(recipe: Recipe, site: Site, *, name: str, data: str) ->
         "StoppingCondition": {"MaxRuntimeInSeconds": MAX_SECONDS},
         **({"NetworkConfig": network} if network else {}),
         "Tags": build_tags(recipe),
+    }
+
+
+def _build_input(name: str, uri: str, place: str) -> dict[str, Any]:
+    return {
+        "InputName": name,
+        "S3Input": {
+            "S3Uri": uri,
+            "LocalPath": f"/opt/ml/processing/input/{place}",
+            "S3DataType": "S3Prefix",
+            "S3InputMode": "File",
+        },
     }
 
 

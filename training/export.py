@@ -110,11 +110,7 @@ def export(
     metrics = dict(trained.metrics)
     evaluations: dict[str, Evaluation] = {}
     if test is not None:
-        # One image at a time, as the server will be asked.
-        evaluations = {name: evaluate(classify, test, batch_size=1) for name, classify in classifiers.items()}
-        difference = _check_same(
-            network, classifiers["fp32"], test.pixels, "the test split", evaluations["fp32"]
-        )
+        evaluations, difference = _evaluate_test(network, classifiers, test)
         metrics["test"] = evaluations["fp32"].metrics() | {"largest_export_difference": difference}
         write_test_predictions(directory, _test_predictions(test, evaluations, trained.labels))
         rows = [_with_test(row, evaluations.get(row.precision)) for row in rows]
@@ -125,6 +121,15 @@ def export(
     )
     write_manifest(directory, manifest)
     return Exported(test=evaluations.get("fp32"), precision_table=tuple(rows))
+
+
+def _evaluate_test(
+    network: PixelNetwork, classifiers: Mapping[str, Classifier], test: ImageSet
+) -> tuple[dict[str, Evaluation], float]:
+    """Of every precision, one image at a time as the server will be asked; and how far the network is off."""
+    evaluations = {name: evaluate(classify, test, batch_size=1) for name, classify in classifiers.items()}
+    fp32 = evaluations["fp32"]
+    return evaluations, _check_same(network, classifiers["fp32"], test.pixels, "the test split", fp32)
 
 
 def _build_manifest(

@@ -7,7 +7,8 @@ import hashlib
 import logging
 import math
 import shutil
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,8 @@ def _train_and_export(job: Job, hyperparameters: Hyperparameters, stop: StopSign
         data={split: _describe_split(image_set) for split, image_set in everything.items()},
         valid_answers=answers,
     )
-    try:
+    with _whole_or_nothing(job.model_dir):
         exported, test = _export_in_time(trained, job.model_dir, images, hyperparameters, stop, stopped)
-    except Exception as error:
-        is_full = shutil.disk_usage(job.prefix).free < FULL_BYTES
-        _empty(job.model_dir)  # what is not whole must not be taken for a model
-        if is_full:  # some libraries say "iostream error" and no more
-            raise OSError(errno.ENOSPC, f"No space left on device ({error})", str(job.model_dir)) from error
-        raise
     write_output(job.output_dir, trained, progress, test, exported)
     say_last_metrics(progress, exported.test)
     logger.info("artifact=%s", job.model_dir)
@@ -127,6 +122,19 @@ def _answer_valid(session: Session, progress: Progress) -> NDArray[np.float64] |
         return validate(session, session.network, micro_batch=micro_batch).log_probabilities
     except EvaluationStopped:
         return None
+
+
+@contextmanager
+def _whole_or_nothing(directory: Path) -> Iterator[None]:
+    """Empties it where writing fails: what is not whole must not be taken for a model."""
+    try:
+        yield
+    except Exception as error:
+        is_full = shutil.disk_usage(directory.parent).free < FULL_BYTES
+        _empty(directory)
+        if is_full:  # some libraries say "iostream error" and no more
+            raise OSError(errno.ENOSPC, f"No space left on device ({error})", str(directory)) from error
+        raise
 
 
 def _export_in_time(

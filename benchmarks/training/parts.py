@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 import tomllib
@@ -94,38 +95,39 @@ def measure_tuning(
     weights = pretrain(pretraining_images)
     data = link_subset("dogs", "dogs-1000", classes=40, per_class={"train": 25, "valid": 7})
     cache = WORK / "features"
-    for file in cache.rglob("*"):
-        if file.is_file():
-            file.unlink()
-    frozen = ["--weights", str(weights)]
-    settings: dict[str, Any] = {"architecture": "resnet50", "freeze_backbone": True, "epochs": TRIAL_EPOCHS}
-    settings |= {"batch_size": BATCH, "image_size": SIDE}
-
-    def try_rate(rate: float) -> dict[str, float]:
-        return run_kennel(data, settings=settings | {"learning_rate": rate}, arguments=frozen, cache=cache)
+    shutil.rmtree(cache, ignore_errors=True)
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(PARALLEL_TRIALS) as side_by_side:  # once the first has left its features
-        trials = [try_rate(LEARNING_RATES[0]), *side_by_side.map(try_rate, LEARNING_RATES[1:])]
+    trials = [_try_rate(data, weights, LEARNING_RATES[0], cache=cache)]
+    with ThreadPoolExecutor(PARALLEL_TRIALS) as side_by_side:  # now that the first has left its features
+        trials += side_by_side.map(
+            lambda rate: _try_rate(data, weights, rate, cache=cache), LEARNING_RATES[1:]
+        )
     total = time.perf_counter() - began
-    uncached = [
-        run_kennel(data, settings=settings | {"learning_rate": rate, "feature_views": 0}, arguments=frozen)
-        for rate in LEARNING_RATES[:: max(1, TRIALS // compared_trials)][:compared_trials]
+    compared = range(0, TRIALS, max(1, TRIALS // compared_trials))[:compared_trials]
+    uncached = [_try_rate(data, weights, LEARNING_RATES[index], feature_views=0) for index in compared]
+    pairs = [
+        (trials[index]["accuracy"], one["accuracy"]) for index, one in zip(compared, uncached, strict=True)
     ]
-    kept = trials[:: max(1, TRIALS // compared_trials)][:compared_trials]
     reference = _reference_tuning_seconds(data, weights, seconds, whole=whole)
     return {
         "kennel_seconds": total,
         "trial_seconds": [trial["seconds"] for trial in trials],
         "accuracies": [trial["accuracy"] for trial in trials],
-        "accuracies_compared": [[a["accuracy"], b["accuracy"]] for a, b in zip(kept, uncached, strict=True)],
+        "accuracies_with_and_without_kept_features": pairs,
+        "largest_accuracy_difference": max(abs(kept - not_kept) for kept, not_kept in pairs),
         "reference_seconds": reference,
         "reference_is_extrapolated": not whole,
         "speedup": reference / total,
-        "largest_accuracy_difference": max(
-            abs(a["accuracy"] - b["accuracy"]) for a, b in zip(kept, uncached, strict=True)
-        ),
     }
+
+
+def _try_rate(
+    data: Path, weights: Path, rate: float, *, cache: Path | None = None, **settings: Any
+) -> dict[str, float]:
+    frozen: dict[str, Any] = {"architecture": "resnet50", "freeze_backbone": True, "epochs": TRIAL_EPOCHS}
+    frozen |= {"batch_size": BATCH, "image_size": SIDE, "learning_rate": rate}
+    return run_kennel(data, settings=frozen | settings, arguments=["--weights", str(weights)], cache=cache)
 
 
 def _reference_tuning_seconds(data: Path, weights: Path, seconds: float, *, whole: bool) -> float:

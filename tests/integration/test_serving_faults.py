@@ -42,7 +42,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_server_whose_process_is_killed_while_loading_exits_non_zero(tiny_bundle: Path) -> None:
     process, _ = start_server(tiny_bundle, KENNEL_WORKERS="1")
-    (predicting,) = wait_until(lambda: children_of(process.pid))
+    predicting, *_ = wait_until(lambda: children_of(process.pid))
 
     os.kill(predicting, signal.SIGKILL)  # as the kernel does when memory runs out
     _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)

@@ -54,30 +54,33 @@ def build_tiles(run: Run) -> list[Tile]:
             tone="bad" if run.fired else "",
         )
     )
+    return tiles + _step_tiles(run)
+
+
+def _step_tiles(run: Run) -> list[Tile]:
+    """Its time and what of it was waiting; none where no step was timed."""
     steps = timed_steps(run.series)
-    if steps:
-        seconds = float(np.median([step.seconds["total"] for step in steps]))
-        images = float(np.median([step.images for step in steps]))
-        tiles.append(
-            Tile(
-                name="A step",
-                figure=f"{1000 * seconds:.3g}" if seconds < 1 else f"{seconds:.2f}",
-                unit="ms" if seconds < 1 else "s",
-                words=f"the median; {images / max(seconds, 1e-9):,.0f} images per second".replace(",", " "),
-            )
-        )
-        waited = sum(step.seconds["data"] + step.seconds.get("transfer", 0.0) for step in steps)
-        share = waited / sum(step.seconds["total"] for step in steps)
-        tiles.append(
-            Tile(
-                name="Data wait",
-                figure=f"{100 * share:.1f}",
-                unit="%",
-                words="of the step: fetching pixels and moving them to the device",
-                tone="bad" if share > 0.2 else "",
-            )
-        )
-    return tiles
+    if not steps:
+        return []
+    seconds = float(np.median([step.seconds["total"] for step in steps]))
+    images = float(np.median([step.images for step in steps]))
+    waited = sum(step.seconds["data"] + step.seconds.get("transfer", 0.0) for step in steps)
+    share = waited / sum(step.seconds["total"] for step in steps)
+    return [
+        Tile(
+            name="A step",
+            figure=f"{1000 * seconds:.3g}" if seconds < 1 else f"{seconds:.2f}",
+            unit="ms" if seconds < 1 else "s",
+            words=f"the median; {images / max(seconds, 1e-9):,.0f} images per second".replace(",", " "),
+        ),
+        Tile(
+            name="Data wait",
+            figure=f"{100 * share:.1f}",
+            unit="%",
+            words="of the step: fetching pixels and moving them to the device",
+            tone="bad" if share > 0.2 else "",
+        ),
+    ]
 
 
 def headline(run: Run) -> tuple[str, str]:
