@@ -32,6 +32,7 @@ HYPERPARAMETERS = {
     "precision": "fp32",
     "checkpoint_steps": "3",
     "doctor": "off",
+    "quantize": "off",
 }
 # Batch norm stays as it is and the head alone learns: what is left of the difference is the order of sums.
 # An epoch is one step of a batch that two cannot share evenly, so the history has the loss of every step.
@@ -42,7 +43,6 @@ WITHOUT_BATCH_NORM = {
     "checkpoint_steps": "0",
     "warmup_epochs": "5",
     "learning_rate": "0.2",
-    "quantize": "off",
 }
 
 

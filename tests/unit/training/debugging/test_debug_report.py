@@ -24,7 +24,7 @@ EXTERNAL = re.compile(r"""(src|href)\s*=\s*["']?(https?:|//)|@import|url\((?!#)"
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job of two epochs, its machine sampled and its operators profiled."""
     prefix = tmp_path_factory.mktemp("job")
-    settings = {"profile_steps": "2", "profile_interval_ms": "100", "epochs": "4"}
+    settings = {"profile_steps": "2", "profile_interval_ms": "20", "epochs": "4"}
     train_watched(prefix, small_network(), settings)
     return prefix
 
