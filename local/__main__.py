@@ -71,14 +71,14 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     with start_endpoint(options.artifact, port=options.port, image=_serving_image(options)) as endpoint:
-        print(
-            f"{endpoint.url}/invocations answers. Try:\n"
-            f"  curl --data-binary @examples/images/circle.jpg -H 'Content-Type: image/jpeg' "
-            f"-H 'Accept: application/json; top=5' {endpoint.url}/invocations\n"
-            "Ctrl-C ends it.",
-            file=sys.stderr,
-        )
         with forward_signals(endpoint.process) as stopped:
+            print(
+                f"{endpoint.url}/invocations answers. Try:\n"
+                f"  curl --data-binary @examples/images/circle.jpg -H 'Content-Type: image/jpeg' "
+                f"-H 'Accept: application/json; top=5' {endpoint.url}/invocations\n"
+                "Ctrl-C ends it.",
+                file=sys.stderr,
+            )
             exit_code = endpoint.process.wait()
     return 0 if stopped.is_set() else exit_code
 
