@@ -149,6 +149,32 @@ def test_blurring_and_darkening_lower_their_signals() -> None:
     assert answers["sharp"]["confidence"] == pytest.approx(0.6)
 
 
+def test_size_is_told_in_powers_of_two_and_brightness_by_every_second_pixel() -> None:
+    picture = np.full((SIDE, SIDE, 3), 200, dtype=np.uint8)
+    picture[::2, ::2] = 10
+
+    signals = measure(picture, np.log([0.6, 0.4]), (0, 1), (400, 100))
+
+    assert signals["brightness"] == 10.0
+    assert signals["aspect"] == 2.0
+    assert signals["shorter_side"] == pytest.approx(np.log2(100))
+
+
+def test_outer_edges_enclose_what_validation_had() -> None:
+    pictures = np.stack([np.full((SIDE, SIDE, 3), level, dtype=np.uint8) for level in range(10, 21)])
+    answers = np.log(np.tile([0.6, 0.4], (len(pictures), 1)))
+
+    histogram = build_baseline(pictures, answers).histograms["brightness"]
+
+    assert (histogram.edges[0], histogram.edges[-1]) == (10.0, 20.001)
+    assert histogram.counts[0] == histogram.counts[-1] == 0
+
+
+def test_answers_for_other_pictures_are_refused(pixels: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        build_baseline(pixels, np.log(np.full((NUM_IMAGES + 1, 2), 0.5)))
+
+
 def test_laplacian_variance_is_that_of_the_definition() -> None:
     channel = np.random.default_rng(1).integers(0, 256, (40, 30), dtype=np.uint8)
     values = channel.astype(np.float64)

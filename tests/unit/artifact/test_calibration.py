@@ -84,6 +84,28 @@ def test_usual_picture_is_not_rare_and_a_strange_one_is() -> None:
     assert looks.rarity(np.zeros((16, 16, 3), dtype=np.uint8)) == 1.0
 
 
+def test_percentiles_go_from_the_most_usual_validation_picture_to_the_rarest() -> None:
+    images = pictures(200, seed=0)
+    looks = build_looks(images)
+    assert looks is not None
+
+    rarities = [looks.rarity(image) for image in images]
+
+    assert len(looks.quantiles) == 101
+    assert min(rarities) == pytest.approx(0.0) and max(rarities) == pytest.approx(1.0)
+    assert np.mean(rarities) == pytest.approx(0.5, abs=0.01)
+
+
+def test_tints_are_the_distances_between_neighbouring_colours() -> None:
+    picture = np.zeros((16, 16, 3), dtype=np.uint8)
+    picture[:, :, 1], picture[:, ::2, 2] = 51, 204  # green is 0.2; blue 0.8 and 0 in turns
+
+    red_green, green_blue = np.exp(measure_looks(picture)[8:10]) - 0.01
+
+    assert red_green == pytest.approx(0.2, rel=1e-5)
+    assert green_blue == pytest.approx((0.6 + 0.2) / 2, rel=1e-5)
+
+
 def test_too_few_pictures_have_no_looks() -> None:
     assert build_looks(pictures(LEAST_IMAGES - 1, seed=0)) is None
 

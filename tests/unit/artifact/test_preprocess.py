@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
+from artifact import preprocess
 from artifact.preprocess import (
     MAX_ASPECT,
     ImageError,
@@ -112,6 +113,42 @@ def test_every_mode_becomes_rgb(convert: Callable[[], Image.Image], expected: tu
 
     assert decoded.mode == "RGB"
     assert decoded.getpixel((4, 4)) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        pytest.param([0, 257, 25700, 65535], np.uint16, [0, 1, 100, 255], id="16 bit"),
+        pytest.param([0, 100, 200, 255], np.uint16, [0, 0, 1, 1], id="dark 16 bit"),
+        pytest.param([0, 100, 200, 255], np.int32, [0, 100, 200, 255], id="32 bit, values of 8"),
+        pytest.param([0, 257, 25700, 65535], np.int32, [0, 1, 100, 255], id="32 bit, values of 16"),
+        pytest.param([0.0, 0.1, 0.5, 1.0], np.float32, [0, 26, 128, 255], id="float to 1"),
+        pytest.param([0.0, 1.5, 200.0, 255.0], np.float32, [0, 2, 200, 255], id="float to 255"),
+        pytest.param([-9.0, np.nan, 100.0, 200.0], np.float32, [0, 0, 100, 200], id="no light"),
+        pytest.param([300.0, 257.0, 0.0, 65535.0], np.float32, [1, 1, 0, 255], id="float to 65535"),
+    ],
+)
+def test_deep_grey_keeps_its_values(values: list[float], kind: type, expected: list[int]) -> None:
+    decoded = decode_image(_encode(Image.fromarray(np.array([values], dtype=kind)), "TIFF"))
+
+    assert np.asarray(decoded)[0].tolist() == [[value] * 3 for value in expected]
+
+
+def test_picture_converted_a_few_rows_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    clear = Image.fromarray(random.integers(0, 256, (7, 5, 4), dtype=np.uint8))
+    deep = Image.fromarray(random.integers(0, 65536, (7, 5), dtype=np.uint16))
+    whole = [np.asarray(decode_image(_encode(image, "PNG"))) for image in (clear, deep)]
+
+    for pixels in (1, 5, 10, 34):
+        monkeypatch.setattr(preprocess, "BAND_PIXELS", pixels)
+
+        in_bands = [np.asarray(decode_image(_encode(image, "PNG"))) for image in (clear, deep)]
+
+        for one, other in zip(whole, in_bands, strict=True):
+            np.testing.assert_array_equal(one, other)
+    white = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    np.testing.assert_array_equal(whole[0], np.asarray(white))
 
 
 def test_cmyk_jpeg_becomes_rgb() -> None:

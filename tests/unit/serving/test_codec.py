@@ -91,6 +91,8 @@ def test_accept_that_allows_json_is_answered_in_json(accept: str | None, top: in
         pytest.param("application/jsonlines", "application/json", "application/jsonlines", id="jsonlines"),
         pytest.param(None, "application/jsonlines", "application/jsonlines", id="default"),
         pytest.param("*/*", "application/jsonlines", "application/jsonlines", id="default_for_anything"),
+        pytest.param("*", "application/jsonlines", "application/jsonlines", id="java_s_anything"),
+        pytest.param("text/csv;q=0, application/*", "application/json", "application/json", id="not_csv"),
         pytest.param("application/json", "application/jsonlines", "application/json", id="named"),
         pytest.param(
             "application/json;q=0.2, text/csv;q=0.9", "application/json", "text/csv", id="better_liked"
@@ -146,6 +148,11 @@ def test_bad_top_is_refused_naming_the_value(text: str) -> None:
         parse_top(text)
 
     assert f"top={text!r}" in raised.value.message
+    assert raised.value.hint == "Send a whole number from 1 on, as top=5."
+
+
+def test_top_beyond_any_number_of_labels_is_all_of_them() -> None:
+    assert parse_top("1" + 20 * "0") == 100_000_000
 
 
 def test_rank_labels_gives_the_likeliest_first_and_no_more_than_there_are() -> None:
