@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from serving.answers import rank_labels
 from serving.codec import (
     ANSWER_TYPES,
     PICTURE,
+    STRUCTURED_TYPES,
     ContentType,
     parse_accept,
     parse_content_type,
@@ -21,6 +23,10 @@ from serving.codec import (
 )
 from serving.errors import BadRequest, NotAcceptable, RequestError, UnsupportedContentType
 from serving.messages import encode_json
+
+
+def find_types(sentence: str) -> list[str]:
+    return re.findall(r"[a-z]+/[a-z-]+", sentence)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,8 @@ def test_other_content_type_is_refused_by_name(content_type: str) -> None:
     with pytest.raises(UnsupportedContentType, match=content_type) as raised:
         parse_content_type(content_type)
 
-    assert "multipart/form-data" in raised.value.hint
+    assert raised.value.hint.startswith("Send the bytes of one picture as image/jpeg")
+    assert find_types(raised.value.hint.partition(" many as ")[2]) == list(STRUCTURED_TYPES)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +116,16 @@ def test_best_liked_type_that_is_offered_is_answered(accept: str | None, default
     assert parse_accept(accept, default=default) == (expected, None)
 
 
-@pytest.mark.parametrize("accept", ["application/json;q=0", "image/*", "image/png", "nonsense", ";;,"])
+@pytest.mark.parametrize(
+    "accept", ["application/json;q=0", "*/*;q=0", "image/*", "image/png", "nonsense", ";;,"]
+)
 def test_accept_without_an_offer_is_refused_naming_what_is_offered(accept: str) -> None:
     with pytest.raises(NotAcceptable) as raised:
         parse_accept(accept)
 
     assert accept in raised.value.message
-    assert "application/json" in raised.value.hint
+    assert raised.value.hint.startswith("Ask for ") and "as `application/json; top=5`" in raised.value.hint
+    assert find_types(raised.value.hint.partition("labels and")[0]) == list(ANSWER_TYPES)
 
 
 @given(st.text())
