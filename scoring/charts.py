@@ -92,7 +92,7 @@ def draw_abstaining(curve: Sequence[Mapping[str, Any]]) -> str:
     axes.set_ylabel("right")
     axes.xaxis.set_major_formatter(_PERCENT)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %" if value <= 1 else ""))
     return to_svg(figure, title="share of right answers by share of images answered")
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
 from scoring.charts import draw_abstaining, draw_confusion_matrix, draw_learning_curves, draw_reliability
+from scoring.page import open_templates
 from scoring.words import (
     abstaining_words,
     alarm_paragraph,
@@ -56,50 +56,36 @@ def write_report(
 
     `links`: words to the relative path of another page.
     """
-    page = (
-        _build_environment()
-        .get_template("report.html")
-        .render(
-            title=title,
-            facts=facts,
-            links=links,
-            name_of=short_names(scores),
-            scores=scores,
-            lead=lead_words(scores),
-            tiles=build_tiles(scores),
-            matrix=_matrix(scores),
-            classes=_classes(scores["per_class"]),
-            is_open=len(scores["labels"]) <= MOST_TABLE_CLASSES,
-            calibration_words=calibration_words(scores),
-            abstaining_words=abstaining_words(scores),
-            alarm=alarm_paragraph(scores["comparison"]) if scores.get("comparison") else "",
-            mistakes=[
-                {**mistake, "thumbnail": _thumbnail(images_dir, mistake["path"])}
-                for mistake in scores["worst_mistakes"]
-            ],
-            pairs=_pictured_pairs(scores, images_dir),
-            failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
-            oddities=_oddities(scores),
-            precisions=precisions,
-            curves=draw_learning_curves(history),
-            reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
-            abstaining=draw_abstaining(scores["abstaining"]["curve"]) if scores["counts"]["scored"] else "",
-        )
+    templates = open_templates(Path(__file__).parent)
+    templates.filters["percent"] = percent
+    page = templates.get_template("report.html").render(
+        title=title,
+        facts=facts,
+        links=links,
+        name_of=short_names(scores),
+        scores=scores,
+        lead=lead_words(scores),
+        tiles=build_tiles(scores),
+        matrix=_matrix(scores),
+        classes=_classes(scores["per_class"]),
+        is_open=len(scores["labels"]) <= MOST_TABLE_CLASSES,
+        calibration_words=calibration_words(scores),
+        abstaining_words=abstaining_words(scores),
+        alarm=alarm_paragraph(scores["comparison"]) if scores.get("comparison") else "",
+        mistakes=[
+            {**mistake, "thumbnail": _thumbnail(images_dir, mistake["path"])}
+            for mistake in scores["worst_mistakes"]
+        ],
+        pairs=_pictured_pairs(scores, images_dir),
+        failed=scores["missing_or_failed"][:MOST_FAILED_ITEMS],
+        oddities=_oddities(scores),
+        precisions=precisions,
+        curves=draw_learning_curves(history),
+        reliability=draw_reliability(scores["calibration"]["bins"]) if scores["counts"]["scored"] else "",
+        abstaining=draw_abstaining(scores["abstaining"]["curve"]) if scores["counts"]["scored"] else "",
     )
     destination.parent.mkdir(parents=True, exist_ok=True)
     destination.write_text(page, encoding="utf-8", errors="replace")  # a path may hold undecodable bytes
-
-
-def _build_environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    return environment
 
 
 def build_tiles(scores: Scores) -> list[dict[str, str]]:

@@ -53,7 +53,7 @@ def draw_curves(results: Results) -> str:
         points = [(epoch, row[name]) for epoch, row in enumerate(trial.curve, start=1) if name in row]
         _draw_line(axes, points, trial, is_best=best is not None and trial.number == best.number)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.margins(y=0.08)
     _show_objective(axes, name)
     return to_svg(figure, title="objective by epoch, of all trials")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from scoring.page import open_templates
 from tuning.charts import (
     draw_curves,
     draw_history,
@@ -23,21 +22,15 @@ MOST_SLICES = 12
 
 def write_report(results: Results, destination: Path) -> None:
     """report.html."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    templates = open_templates(Path(__file__).parent)
+    templates.filters |= {
         "duration": format_duration,
         "value": format_value,
         "dollars": format_dollars,
     }
     importances = estimate_importances(results)
     slices = [*importances, *(name for name in results.ranges if name not in importances)][:MOST_SLICES]
-    page = environment.get_template("report.html").render(
+    page = templates.get_template("report.html").render(
         results=results,
         lead=lead_words(results),
         tiles=build_tiles(results),

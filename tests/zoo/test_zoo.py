@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from artifact.preprocess import Preprocess
+from tests.verdicts import check_verdicts
 from tests.zoo.trainings import (
     SIDE,
     Ascent,
@@ -131,6 +133,13 @@ def test_rule_fires_on_its_fault_and_not_on_the_twin(
     assert rule.name in zoo(fault).fired_live
     assert rule.name not in zoo(twin).fired_live
     assert ill.step is not None and ill.advice and ill.summary.endswith(".")
+
+
+def test_words_are_those_on_file(zoo: Zoo) -> None:
+    asked = {f"{rule.name} of {fault}": (rule, fault) for rule, fault, _ in TABLE}
+    verdicts = {name: evaluate(zoo(fault).series, [rule])[0] for name, (rule, fault) in asked.items()}
+
+    check_verdicts(verdicts, Path(__file__).parent / "verdicts.json", with_numbers=False)
 
 
 def test_step_of_the_fault_is_named(zoo: Zoo) -> None:

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from scoring.page import open_templates
 from scoring.report import encode_thumbnail
 from training.doctor.classes import count_by_split
 from training.doctor.files import FileFacts
@@ -68,16 +67,10 @@ def write_json(diagnosis: Diagnosis, destination: Path) -> None:
 
 def write_page(diagnosis: Diagnosis, destination: Path) -> None:
     """doctor.html: the verdict, a card per finding with its pictures, distributions, counts."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = open_templates(Path(__file__).parent)
     counts = count_by_split(diagnosis.facts)
     labels = sorted({label for split in counts.values() for label in split})
-    page = environment.get_template("report.html").render(
+    page = templates.get_template("report.html").render(
         name=diagnosis.data.name,
         verdict=diagnosis.verdict,
         lead=LEADS[diagnosis.verdict],

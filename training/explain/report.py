@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from scoring.page import open_templates
 from scoring.proportions import proportion
 from scoring.words import percent
 from training.explain.explaining import MOST_PICTURED, Explanation, Explanations
@@ -83,16 +82,10 @@ def write_page(
     explanations: Explanations, destination: Path, *, title: str, facts: Mapping[str, str]
 ) -> None:
     """The verdict, a table of methods, the average maps, and a gallery."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
+    templates = open_templates(Path(__file__).parent)
+    templates.filters["percent"] = percent
     averages = sorted(explanations.averages, key=lambda average: (-average.count, average.label))
-    page = environment.get_template("report.html").render(
+    page = templates.get_template("report.html").render(
         title=title,
         lead=lead_words(explanations),
         summaries=summarize(explanations),

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import scoring.report
+from scoring.page import open_templates
 from training.debugging.report import charts, words
 from training.debugging.report.run import Run, best_validation, duration_seconds
 from training.debugging.rules import Verdict
@@ -24,14 +23,8 @@ NOT_SET = {"memory_budget_bytes", "debug_interval", "pixels_bytes"}  # facts of 
 
 def write_page(runs: Sequence[Run], destination: Path) -> None:
     """One run in full; of several first how they compare, then each. `destination` is an .html file."""
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(scoring.report.__file__).parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("debugging.html").render(
+    templates = open_templates(Path(__file__).parent)
+    page = templates.get_template("debugging.html").render(
         title=f"Training debugger: {', '.join(run.name for run in runs)}",
         comparison=_compare(runs) if len(runs) > 1 else None,
         runs=[_describe(run) for run in runs],

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import pytest
 
+from tests.verdicts import check_verdicts
 from training.debugging.rules import PROFILER_RULES, RuleSettings, evaluate
 from training.debugging.series import EVAL, TRAIN, Fact, Series, Step, System
 
@@ -148,6 +151,20 @@ def test_rule_fires_on_its_fault_and_not_on_the_twin(
     assert fired.fired, fired.summary
     assert fired.advice and any(char.isdigit() for char in fired.summary)
     assert silent.status == "NoIssuesFound", silent.summary
+
+
+def test_words_and_evidence_are_those_on_file() -> None:
+    verdicts = {}
+    for row in TABLE:
+        rule, parameters, *pair = cast(tuple[str, dict[str, str], Series, Series], row.values)
+        for kind, series in zip(("ill", "well"), pair, strict=True):
+            (verdict,) = evaluate(series, [RuleSettings(name=rule, parameters=parameters)])
+            verdicts[f"{row.id}, {kind}"] = verdict
+    for rule in PROFILER_RULES:
+        (verdicts[f"{rule} of nothing"],) = evaluate(Series(), [RuleSettings(name=rule)])
+        (verdicts[f"{rule} of a busy machine"],) = evaluate(BUSY, [RuleSettings(name=rule)])
+
+    check_verdicts(verdicts, Path(__file__).parent / "profiler_verdicts.json", with_numbers=True)
 
 
 @pytest.mark.parametrize("rule", GPU_RULES)
