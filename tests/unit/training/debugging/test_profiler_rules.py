@@ -201,6 +201,29 @@ def test_stalled_training_is_seen_while_it_stands_still() -> None:
     assert evaluate(series, rule)[0].step == SAMPLES - 1
 
 
+def test_gap_as_long_as_the_threshold_is_no_stall() -> None:
+    rule = [RuleSettings(name="StalledTrainingRule", parameters={"threshold": "500"})]
+
+    (at_it,) = evaluate(series_of(gap_after={500: 499.5}), rule)
+    (beyond,) = evaluate(series_of(gap_after={300: 499.5, 500: 500.0}), rule)
+
+    assert at_it.summary == "The longest time without a step was 500 s."
+    assert beyond.fired and beyond.step == 500
+
+
+def test_data_wait_of_pixels_that_do_not_fit_says_which_size_would() -> None:
+    series = series_of(seconds=lambda step: {"data": 0.34})
+    sizes = {"pixels_bytes": 8e9, "memory_budget_bytes": 2e9, "image_size": 224}
+    series.add(Fact(time=START, name="job", value={"pixels_in": "file", **sizes}))
+
+    (verdict,) = evaluate(series, [RuleSettings(name="DataWait")])
+
+    assert "(8.0 GB) do not fit half the free memory (2.0 GB)" in verdict.advice
+    assert "set image_size=106 and resize=0 (now image_size=224)" in verdict.advice
+    assert "an instance with 12.0 GB more memory" in verdict.advice
+    assert verdict.advice.endswith("Without the wait a step is 1.7 times as fast.")
+
+
 def test_data_wait_says_its_share_of_the_step() -> None:
     (verdict,) = evaluate(series_of(seconds=lambda step: {"data": 0.34}), [RuleSettings(name="DataWait")])
 

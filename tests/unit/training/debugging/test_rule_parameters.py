@@ -125,6 +125,26 @@ def test_action_of_a_configuration_is_understood(configuration: dict[str, str], 
     assert read_rule_configuration({"RuleParameters": parameters}).action == action
 
 
+def test_configuration_without_a_rule_to_invoke_is_called_by_its_own_name() -> None:
+    assert read_rule_configuration({"RuleConfigurationName": "Overfit"}).name == "Overfit"
+    assert read_rule_configuration({}).name == ""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "action"),
+    [
+        pytest.param({"stop_training_on_fire": True}, "stop", id="true"),
+        pytest.param({"stop_training_on_fire": "True"}, "stop", id="AWS's True"),
+        pytest.param({"stop_training_on_fire": False, "action": "report"}, "report", id="false"),
+        pytest.param({"action": "stop"}, "stop", id="action"),
+    ],
+)
+def test_action_of_a_recipe_is_understood(parameters: dict[str, object], action: str) -> None:
+    (settings,) = read_recipe_rules(["StalledTrainingRule"], {"StalledTrainingRule": parameters})
+
+    assert settings.action == action
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
