@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,9 @@ def test_rule_fires_on_its_fault_and_not_on_the_twin(
 def test_words_are_those_on_file(zoo: Zoo) -> None:
     asked = {f"{rule.name} of {fault}": (rule, fault) for rule, fault, _ in TABLE}
     verdicts = {name: evaluate(zoo(fault).series, [rule])[0] for name, (rule, fault) in asked.items()}
+    for rule, _, twin in TABLE:  # which layer a healthy network's words name differs between processors
+        (verdict,) = evaluate(zoo(twin).series, [rule])
+        verdicts[f"{rule.name} of {twin}"] = replace(verdict, summary="")
 
     check_verdicts(verdicts, Path(__file__).parent / "verdicts.json", with_numbers=False)
 

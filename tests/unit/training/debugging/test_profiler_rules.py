@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from tests.verdicts import check_verdicts
-from training.debugging.rules import PROFILER_RULES, RuleSettings, evaluate
+from training.debugging.rules import PROFILER_RULES, RULES, RuleSettings, evaluate
 from training.debugging.series import EVAL, TRAIN, Fact, Series, Step, System
 
 GPU_RULES = (
@@ -160,8 +160,9 @@ def test_words_and_evidence_are_those_on_file() -> None:
         for kind, series in zip(("ill", "well"), pair, strict=True):
             (verdict,) = evaluate(series, [RuleSettings(name=rule, parameters=parameters)])
             verdicts[f"{row.id}, {kind}"] = verdict
-    for rule in PROFILER_RULES:
+    for rule in RULES:
         (verdicts[f"{rule} of nothing"],) = evaluate(Series(), [RuleSettings(name=rule)])
+    for rule in PROFILER_RULES:
         (verdicts[f"{rule} of a busy machine"],) = evaluate(BUSY, [RuleSettings(name=rule)])
 
     check_verdicts(verdicts, Path(__file__).parent / "profiler_verdicts.json", with_numbers=True)
