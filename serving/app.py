@@ -104,13 +104,13 @@ class Observed:
             self._metrics.count_request(environ["PATH_INFO"], int(status[:3]))
             return start_response(status, [*headers, (REQUEST_ID, request_id)], *error)
 
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             with about(request_id, environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID")):
                 is_invocation = environ["PATH_INFO"] == INVOCATIONS and environ["REQUEST_METHOD"] == "POST"
                 return (self._invoke if is_invocation else self._app)(environ, start)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
 
 
 def build_execution_parameters(settings: Settings, *, capacity: int) -> dict[str, int | str]:

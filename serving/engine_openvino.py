@@ -47,7 +47,8 @@ class OpenVinoPredictor:
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) RGB -> (N, num_classes) log-probabilities."""
         with self._lock:
-            logits = np.array(self._request.infer({0: pixels})[0])  # a copy: the next request reuses it
+            outputs = self._request.infer({0: pixels}, share_inputs=True, share_outputs=True)
+            logits = np.array(outputs[0])  # a copy: the next request reuses it
         return np.asarray(log_softmax(logits), dtype=np.float32)
 
 

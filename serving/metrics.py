@@ -2,13 +2,16 @@
 
 Only these processes count. What a process that predicts measured comes with its answer
 (`serving.telemetry.Report`), so that killing one loses nothing but the request it had in hand.
+
+A request is only noted down; `publish` counts what was noted, every PUBLISH_SECONDS and before /metrics:
+counting each on its way was a fifth of what a request costs the HTTP process (docs/decisions.md, 112).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -26,6 +29,11 @@ STAGES = ("decode", "queue", "infer", "encode")
 SECONDS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 WINDOW = "kennel_drift_window"
+PUBLISH_SECONDS = 0.5  # as far behind are, in one process's /metrics, the others
+MAX_NOTED = 1000  # reports, should nobody publish
+
+
+_Report: TypeAlias = tuple[Iterable[tuple[str, float]], Iterable[int], Iterable[tuple[int, ...]]]
 
 
 class Model(NamedTuple):
@@ -47,10 +55,12 @@ class Metrics:
         self.requests = Counter(
             "kennel_requests", "Requests answered.", ("route", "status"), registry=own
         )  # exposed as kennel_requests_total
-        self.in_flight = Gauge(
+        self.in_flight = 0
+        self._in_flight = Gauge(
             "kennel_in_flight", "Requests being answered.", registry=own, multiprocess_mode="livesum"
         )
-        self.queue_depth = Gauge(
+        self.queue_depth = 0
+        self._queue_depth = Gauge(
             "kennel_queue_depth",
             "Requests waiting for a process that predicts.",
             registry=own,
@@ -83,7 +93,8 @@ class Metrics:
         self._drift = DriftWindow({})
         # `labels` takes longer than counting does.
         self._stages_by = {stage: self.stages.labels(stage) for stage in STAGES}
-        self._requests_by: dict[tuple[str, str], Counter] = {}
+        self._noted_requests: dict[tuple[str, int], int] = {}
+        self._noted_reports: list[_Report] = []
 
     def describe_model(self, model: Model, baseline: Mapping[str, Sequence[int]]) -> None:
         """Once the model is known; `baseline` is `artifact.baseline.Baseline.counts()`, {} without one."""
@@ -96,10 +107,8 @@ class Metrics:
 
     def count_request(self, path: str, status: int) -> None:
         """A request was answered."""
-        key = (path if path in ROUTES else OTHER, str(status))
-        if key not in self._requests_by:
-            self._requests_by[key] = self.requests.labels(*key)
-        self._requests_by[key].inc()
+        key = (path if path in ROUTES else OTHER, status)
+        self._noted_requests[key] = self._noted_requests.get(key, 0) + 1
 
     def record(
         self,
@@ -108,15 +117,32 @@ class Metrics:
         pictures: Iterable[tuple[int, ...]],
     ) -> None:
         """A `serving.telemetry.Report`, unpacked: it came with an answer."""
-        for stage, seconds in stages:
-            self._stages_by[stage].observe(seconds)
-        for size in batches:
-            self.batch_size.observe(size)
-        for signal, chosen in self._drift.add(pictures) if self._baseline else ():
+        self._noted_reports.append((stages, batches, pictures))
+        if len(self._noted_reports) >= MAX_NOTED:
+            self.publish()
+
+    def publish(self) -> None:
+        """Count what was noted since the last time."""
+        self._in_flight.set(self.in_flight)
+        self._queue_depth.set(self.queue_depth)
+        requests, self._noted_requests = self._noted_requests, {}
+        for (route, status), count in requests.items():
+            self.requests.labels(route, str(status)).inc(count)
+        reports, self._noted_reports = self._noted_reports, []
+        changed: set[tuple[str, int]] = set()
+        for stages, batches, pictures in reports:
+            for stage, seconds in stages:
+                self._stages_by[stage].observe(seconds)
+            for size in batches:
+                self.batch_size.observe(size)
+            if self._baseline:
+                changed |= self._drift.add(pictures)
+        for signal, chosen in changed:
             self._window.labels(signal, chosen).set(self._drift.counts[signal][chosen])
 
     def collect(self) -> list[Metric]:
         """Every metric of all processes, and what follows from them all: the drift."""
+        self.publish()
         directory = os.environ.get(VARIABLE)
         source = MultiProcessCollector(None, path=directory) if directory else self._own  # type: ignore[no-untyped-call]
         families = list(source.collect())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from serving.settings import count_gpus
 
-EXPLAIN = "explain"  # the argument of serving.inference
+EXPLAIN = "explain"  # the second argument of serving.inference; the first is its index
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _start(index: int, *arguments: str) -> Child:
     # posix_spawn: a fork would copy the HTTP process's event loop and threads.
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "serving.inference", *arguments],
+        [sys.executable, "-m", "serving.inference", str(index), *arguments],
         os.environ | _environment(index),
         file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
     )

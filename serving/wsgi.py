@@ -40,6 +40,7 @@ def build_app() -> Flask:
         stuck_seconds=settings.stuck_seconds,
     )
     pool.start()
+    gevent.spawn(keep_published, metrics)
     if settings.emf:
         gevent.spawn(_print_emf, metrics)
     return create_app(pool, settings, metrics)
@@ -69,11 +70,20 @@ class _Events:
         self._metrics.restarts.inc()
 
     def queued(self, waiting: int) -> None:
-        self._metrics.queue_depth.set(waiting)
+        self._metrics.queue_depth = waiting
 
     def answered(self, report: Report, *, queue_seconds: float) -> None:
         stages, batches, pictures = report
         self._metrics.record([("queue", queue_seconds), *stages], batches, [tuple(bins) for bins in pictures])
+
+
+def keep_published(metrics: Metrics) -> None:
+    """For those who ask another HTTP process for /metrics."""
+    from serving.metrics import PUBLISH_SECONDS
+
+    while True:
+        gevent.sleep(PUBLISH_SECONDS)
+        metrics.publish()
 
 
 def _print_emf(metrics: Metrics) -> None:

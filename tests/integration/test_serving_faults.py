@@ -108,6 +108,20 @@ def test_killed_process_is_replaced_and_no_request_is_lost(tiny_bundle: Path) ->
     assert len(pids) == 2
 
 
+@pytest.mark.parametrize("is_enough", [True, False])
+def test_processes_keep_to_cores_of_their_own_where_there_is_one_for_each_core(
+    tiny_bundle: Path, is_enough: bool
+) -> None:
+    cores = os.sched_getaffinity(0)
+    num_processes = len(cores) if is_enough else len(cores) + 1
+
+    with running_server(tiny_bundle, KENNEL_WORKERS=str(num_processes)) as server:
+        predicting = [pid for pid in descendants_of(server.process.pid) if is_predicting(pid)]
+        kept = sorted(sorted(os.sched_getaffinity(pid)) for pid in predicting)
+
+    assert kept == ([[core] for core in sorted(cores)] if is_enough else [sorted(cores)] * num_processes)
+
+
 def test_stuck_process_is_told_by_its_stacks_and_replaced(tiny_bundle: Path) -> None:
     process, port = start_server(tiny_bundle, KENNEL_WORKERS="1", KENNEL_STUCK_SECONDS="1")
     url = f"http://127.0.0.1:{port}"

@@ -21,13 +21,15 @@ from serving.metrics import Metrics, Model
 
 metrics = Metrics()
 metrics.describe_model(Model("cnn", "fp32", "openvino", "2", "today"), {"brightness": (400, 400)})
-metrics.in_flight.inc(2)
-metrics.queue_depth.set(3)
+metrics.in_flight += 2
+metrics.queue_depth = 3
 metrics.restarts.inc()
 for status in (200, 200, 503):
     metrics.count_request("/invocations", status)
 metrics.count_request("/wp-admin.php", 404)
 metrics.record([("decode", 0.003), ("infer", 0.02)], [4], [(int(sys.argv[1]),)] * 300)
+if sys.argv[2] == "wait":
+    metrics.publish()
 print("counted", flush=True)
 if sys.argv[2] == "show":
     print(metrics.render()[0].decode())
@@ -196,3 +198,26 @@ def test_side_that_predicts_needs_no_metrics_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
 
     assert done.stdout.strip() == "False"
+
+
+def test_what_was_noted_is_counted_without_being_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gevent
+
+    import serving.metrics
+    from serving.wsgi import keep_published
+
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    monkeypatch.setattr(serving.metrics, "PUBLISH_SECONDS", 0.01)
+    metrics = serving.metrics.Metrics()
+    metrics.count_request("/ping", 200)
+    noted = [sample.value for family in metrics.requests.collect() for sample in family.samples]
+
+    publishing = gevent.spawn(keep_published, metrics)
+    gevent.sleep(0.1)
+    publishing.kill()
+
+    counted = {
+        sample.name: sample.value for family in metrics.requests.collect() for sample in family.samples
+    }
+    assert noted == []
+    assert counted["kennel_requests_total"] == 1
