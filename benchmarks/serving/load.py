@@ -72,11 +72,21 @@ def run_wrk(
     raise LoadError(f"{request.path}: no answer on {connections} connections within {PATIENCE_SECONDS} s")
 
 
-def _execute(command: list[str]) -> str:
+def wrk_version() -> str:
+    """Such as `wrk 4.1.0`. Raises LoadError where there is none."""
+    done = _start(["wrk", "--version"])
+    return " ".join((done.stdout or done.stderr).split()[:2])
+
+
+def _start(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise LoadError("There is no `wrk` here; `apt-get install wrk` brings it.") from None
+
+
+def _execute(command: list[str]) -> str:
+    done = _start(command)
     if done.returncode != 0:
         raise LoadError(f"wrk failed: {(done.stderr or done.stdout).strip()[-200:]}")
     return done.stdout

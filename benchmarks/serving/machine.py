@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +12,7 @@ import psutil
 
 from artifact.cores import available_cores
 from benchmarks.serving.environments import environment_python
+from benchmarks.serving.load import wrk_version
 from benchmarks.serving.places import HERE
 
 OURS = ("openvino", "pillow", "numpy", "gunicorn")
@@ -54,7 +54,7 @@ def describe_versions(peers: Sequence[str]) -> str:
         for line in (HERE / "requirements" / f"{name}.txt").read_text().split()
         if "==" in line and environment_python(name).is_file()
     ]
-    return f"Kennel: {ours}. Peers: {', '.join(sorted(set(pinned))) or 'none'}. Load: {_wrk_version()}."
+    return f"Kennel: {ours}. Peers: {', '.join(sorted(set(pinned))) or 'none'}. Load: {wrk_version()}."
 
 
 def _version(name: str) -> str:
@@ -62,11 +62,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "absent"
-
-
-def _wrk_version() -> str:
-    done = subprocess.run(["wrk", "--version"], capture_output=True, text=True, check=False)
-    return " ".join((done.stdout or done.stderr).split()[:2])
 
 
 def _cpuinfo(key: str) -> str:
