@@ -117,8 +117,7 @@ def measure(
     signals = {
         "confidence": float(np.exp(log_probabilities[predicted])),
         "predicted": float(label_groups[predicted]),
-        # Every second pixel each way: the mean of thousands does not notice, and it costs a quarter.
-        "brightness": float(pixels[::2, ::2].mean()),
+        "brightness": mean_brightness(pixels),
         "blur": float(np.log1p(laplacian_variance(pixels[:, :, 1]))),
     }
     if size is not None:
@@ -128,6 +127,15 @@ def measure(
             "aspect": float(np.log2(longer / shorter)),
         }
     return signals
+
+
+def mean_brightness(pixels: NDArray[np.uint8]) -> float:
+    """(H, W, 3): the mean of every second pixel each way, which of thousands is the mean of all.
+
+    Whole rows are added up first, since neighbours in memory cost least.
+    """
+    columns = pixels[::2].sum(axis=0, dtype=np.uint32)[::2]
+    return float(columns.sum()) / int(columns.size * len(pixels[::2]))
 
 
 def laplacian_variance(channel: NDArray[np.uint8]) -> float:

@@ -7,7 +7,7 @@ and predictions do not. `serving/pool.py` keeps it alive as it does the processe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from serving.messages import Answer, Query, Report
@@ -64,3 +64,5 @@ class _Events:
     def queued(self, waiting: int) -> None: ...
 
     def answered(self, report: Report, *, queue_seconds: float) -> None: ...
+
+    def watched(self, pictures: Sequence[tuple[int, ...]]) -> None: ...

@@ -32,6 +32,7 @@ from serving.telemetry import WatchedPredictor, collect
 
 JOBS_FD = 0
 NICENESS = 5  # below the HTTP side, which then answers /ping at once on saturated cores
+IDLE_SECONDS = 0.05  # without a request: then what was held back for the metrics is sent
 EXPLAINING_NICENESS = 19  # predictions go first; while the model is loaded, and where there is no idle class
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -135,12 +136,15 @@ def serve(channel: wire.Channel, predictor: Predictor, options: Options) -> None
             "id": fields["id"],
             "status": answer.status,
             "headers": answer.headers | {TIMING: notes.timing()},
-            "report": notes.report(),
+            "report": tuple(notes.report()),
         }
         say(reply, answer.body)
 
     if predictor.concurrency == 1:
+        watched = predictor if isinstance(predictor, WatchedPredictor) else None
         while True:
+            if watched and watched.is_holding and not channel.wait(IDLE_SECONDS):
+                say({"pictures": watched.measure_held()})
             answer(*channel.receive())
     with ThreadPoolExecutor(predictor.concurrency) as threads:
         while True:

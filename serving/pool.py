@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
@@ -52,6 +52,9 @@ class Events(Protocol):
     def answered(self, report: Report, *, queue_seconds: float) -> None:
         """A process answered, after the request had waited so long for it."""
 
+    def watched(self, pictures: Sequence[tuple[int, ...]]) -> None:
+        """The drift bins of pictures that were answered before."""
+
 
 class ProcessDied(Exception):
     """The process ended before it answered; whatever it had in hand may be asked again."""
@@ -88,7 +91,7 @@ class Process:
         number = next(self._ids)
         self._replies[number] = reply
         try:
-            fields = {"id": number, "headers": query[1:], "about": current_ids()}
+            fields = {"id": number, "headers": query[1:], "about": tuple(current_ids())}
             with self._write_lock:
                 self._channel.send(fields, query.body)
             sent = time.monotonic()
@@ -104,12 +107,14 @@ class Process:
         headers = said["headers"] | {PROCESS: f"{self.index}-{self.pid}"}
         return Answer(said["status"], headers, body), Report(*said["report"])
 
-    def deliver_replies(self) -> None:
+    def deliver_replies(self, events: Events) -> None:
         """Hand out answers until the process ends."""
         with suppress(EOFError, OSError):
             while True:
                 fields, body = self._channel.receive()
                 self._alive = time.monotonic()
+                if "pictures" in fields:
+                    events.watched(fields["pictures"])
                 if "status" not in fields:
                     continue
                 if reply := self._replies.get(fields["id"]):
@@ -296,7 +301,7 @@ class Pool:
             self.info = process.ready
             self._events.ready(self.info)
         self._hand_out(process)
-        process.deliver_replies()
+        process.deliver_replies(self._events)
         self._retire(process)
         logger.error("event=process_ended pid=%d index=%d", process.pid, process.index)
         process.bury()

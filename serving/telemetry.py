@@ -5,17 +5,18 @@
     reply(answer, notes.report())       # to the HTTP side, whose metrics these become
 
 Small integers and floats only, and no metrics library: a process killed here takes nothing along but the
-request it had in hand. Outside `collect` everything is a no-op, so that nobody needs an `if`.
+request it had in hand and the bins of the few pictures before it. Outside `collect` everything is a no-op, so
+that nobody needs an `if`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ if TYPE_CHECKING:  # the handler times its stages with this module
 
 
 BEAT_SECONDS = 1.0
+# Each prediction drives all else out of the processor's caches: measured alone, a picture costs three times
+# what it costs among eight.
+MEASURED_TOGETHER = 8
+HELD_BYTES = 1 << 16  # of an encoded picture that waits to be measured; a larger one's size is read at once
 
 
 @dataclass(slots=True)
@@ -38,7 +43,7 @@ class Notes:
     stages: list[tuple[str, float]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     pictures: list[tuple[int, ...]] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # of pictures not yet predicted
+    encoded: list[bytes | tuple[int, int]] = field(default_factory=list)  # not yet predicted, or their sizes
     beat: Callable[[], None] = lambda: None
     beaten: float = field(default_factory=time.perf_counter)
 
@@ -90,11 +95,22 @@ def note_size(body: bytes) -> None:
     """The size of an encoded picture that could be decoded, for drift."""
     notes = _notes.get()
     if notes is not None:
-        notes.sizes.append(read_size(body))
+        notes.encoded.append(body if len(body) <= HELD_BYTES else read_size(body))
+
+
+class _Predicted(NamedTuple):
+    """Pictures that wait to be measured."""
+
+    pixels: NDArray[np.uint8]  # (N, H, W, 3)
+    log_probabilities: NDArray[np.float32]  # (N, num_classes)
+    encoded: Sequence[bytes | tuple[int, int]]  # one for each picture, or none count
 
 
 class WatchedPredictor:
-    """A predictor that is timed, and whose pictures are put into the baseline's bins, if there is one."""
+    """A predictor that is timed, and whose pictures are put into the baseline's bins, if there is one.
+
+    A picture's bins may come with a later request's notes, or from `measure_held` when there is no later one.
+    """
 
     def __init__(self, predictor: Predictor, baseline: Baseline | None) -> None:
         self.labels = predictor.labels
@@ -103,6 +119,9 @@ class WatchedPredictor:
         self.concurrency = predictor.concurrency
         self._predictor = predictor
         self._baseline = baseline
+        self._held: list[_Predicted] = []
+        # Threads that predict at once would measure each other's, and batches of their own are many already.
+        self._together = MEASURED_TOGETHER if predictor.concurrency == 1 else 1
 
     labels: tuple[str, ...]
     preprocess: Preprocess
@@ -117,24 +136,33 @@ class WatchedPredictor:
         if notes is not None:
             notes.batches.append(len(pixels))
         if notes is not None and self._baseline is not None:
-            notes.pictures += observe(self._baseline, pixels, log_probabilities, notes.sizes)
-            notes.sizes.clear()
+            self._held.append(_Predicted(pixels, log_probabilities, tuple(notes.encoded)))
+            notes.encoded.clear()
+            if sum(len(held.pixels) for held in self._held) >= self._together:
+                notes.pictures += self.measure_held()
         return log_probabilities
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether predicted pictures wait to be measured."""
+        return bool(self._held)
+
+    def measure_held(self) -> list[tuple[int, ...]]:
+        """The bins of the pictures that waited."""
+        held, self._held = self._held, []
+        return [bins for one in held for bins in _measure(self._baseline, one)] if self._baseline else []
 
     def __getattr__(self, name: str) -> Any:
         """What else an engine offers passes through, unwatched."""
         return getattr(self._predictor, name)
 
 
-def observe(
-    baseline: Baseline,
-    pixels: NDArray[np.uint8],
-    log_probabilities: NDArray[np.float32],
-    sizes: list[tuple[int, int]],
-) -> list[tuple[int, ...]]:
-    """The bins of each picture of (N, H, W, 3); `sizes` count only where there is one for each."""
-    known: list[tuple[int, int]] | list[None] = sizes if len(sizes) == len(pixels) else [None] * len(pixels)
+def _measure(baseline: Baseline, predicted: _Predicted) -> list[tuple[int, ...]]:
+    pixels, log_probabilities, encoded = predicted
+    sizes: list[tuple[int, int]] | list[None] = [None] * len(pixels)
+    if len(encoded) == len(pixels):
+        sizes = [read_size(one) if isinstance(one, bytes) else one for one in encoded]
     return [
         find_bins(baseline, measure(image, row, baseline.label_groups, size))
-        for image, row, size in zip(pixels, log_probabilities, known, strict=True)
+        for image, row, size in zip(pixels, log_probabilities, sizes, strict=True)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -74,7 +75,10 @@ class _Events:
 
     def answered(self, report: Report, *, queue_seconds: float) -> None:
         stages, batches, pictures = report
-        self._metrics.record([("queue", queue_seconds), *stages], batches, [tuple(bins) for bins in pictures])
+        self._metrics.record([("queue", queue_seconds), *stages], batches, pictures)
+
+    def watched(self, pictures: Sequence[tuple[int, ...]]) -> None:
+        self._metrics.record([], [], pictures)
 
 
 def keep_published(metrics: Metrics) -> None:
