@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from werkzeug.datastructures import MIMEAccept
@@ -15,6 +16,7 @@ PICTURE = "image/*"
 BINARY_TYPES = ("application/x-image", "application/octet-stream")
 STRUCTURED_TYPES = (NPY, JSON, JSON_LINES, MULTIPART)
 ANSWER_TYPES = (JSON, JSON_LINES, CSV, NPY)
+KNOWN_HEADERS = 64  # of which the meaning is remembered: most requests have the same ones as the last
 
 
 class ContentType(NamedTuple):
@@ -24,6 +26,7 @@ class ContentType(NamedTuple):
     boundary: str = ""  # of multipart/form-data
 
 
+@functools.lru_cache(KNOWN_HEADERS)
 def parse_content_type(header: str | None) -> ContentType:
     """What the body claims to be; a missing header is a picture. Raises UnsupportedContentType."""
     stated, options = parse_options_header(header)
@@ -39,6 +42,7 @@ def parse_content_type(header: str | None) -> ContentType:
     )
 
 
+@functools.lru_cache(KNOWN_HEADERS)
 def parse_accept(accept: str | None, *, default: str = JSON) -> tuple[str, int | None]:
     """The content type to answer in and its `top`: the best liked that is offered, `default` for a wildcard.
 
