@@ -15,6 +15,7 @@ from serving.explainers import Explainers
 from serving.invocations import Informed, Invocations
 from serving.logs import MAX_ID_CHARACTERS, about
 from serving.messages import (
+    INVOCATIONS,
     JSON,
     REQUEST_ID,
     Answer,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from serving.metrics import Metrics
 
-INVOCATIONS = "/invocations"
 PRECISION = "X-Kennel-Precision"  # of the answers, for whoever compares them with the trainer's
 PHOTOGRAPH_MB = 6  # SageMaker's own default
 

@@ -6,7 +6,8 @@ gunicorn's own waits for idle keep-alive connections until they time out.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from socket import socket
 from types import FrameType, TracebackType
 from typing import Any, cast
@@ -14,12 +15,14 @@ from typing import Any, cast
 import gevent
 from gunicorn import SERVER
 from gunicorn.http.body import Body
+from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[attr-defined] # the stubs are older
+from gunicorn.http.wsgi import HEADER_VALUE_RE
 from gunicorn.util import http_date
 from gunicorn.workers.ggevent import GeventWorker
 
 from serving import boot
+from serving.messages import INVOCATIONS
 
-INVOCATIONS = "/invocations"
 MAX_READ_STEP = 1 << 20
 LINGER_SECONDS = 1.0  # for a request that is on its way over an idle connection
 
@@ -128,7 +131,9 @@ class Front(GeventWorker):
         connection = _OneSend(sock)
         try:
             if environ := self._read_plain_invocation(req, sock):
-                return self._invoke(environ, sock)
+                with suppress(gevent.GreenletExit, SystemExit):  # as gunicorn's own does
+                    self._invoke(environ, sock)
+                return None
             return super().handle_request(listener_name, req, cast(socket, connection), addr)
         finally:
             connection.flush()
@@ -155,18 +160,20 @@ class Front(GeventWorker):
             "gunicorn.socket": sock,
         }
 
-    def _invoke(self, environ: dict[str, Any], sock: socket) -> bool:
+    def _invoke(self, environ: dict[str, Any], sock: socket) -> None:
         """Send the app's answer, which has a Content-Length, over a connection that stays open."""
         head = []
 
-        def start_response(status: str, headers: Sequence[tuple[str, str]]) -> None:
+        def start_response(status: str, headers: Iterable[tuple[str, str]]) -> None:
+            for name, value in headers:  # a content type may be the artifact's own
+                if not HEADER_VALUE_RE.fullmatch(value):
+                    raise InvalidResponseHeader(name)
             head.append(f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nDate: {self._clock.date()}\r\n")
             head.append("Connection: keep-alive\r\n")
             head.extend(f"{name}: {value}\r\n" for name, value in headers)
 
         body = b"".join(self.wsgi(environ, start_response))
         sock.sendall("".join([*head, "\r\n"]).encode("latin-1") + body)
-        return True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: requests in hand are finished, each connection is closed after its answer."""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from serving.errors import RequestError, Unavailable
 
+INVOCATIONS = "/invocations"
+
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 CSV = "text/csv"

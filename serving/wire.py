@@ -24,7 +24,7 @@ class Channel:
         self._read = b""  # but not yet asked for
 
     def send(self, fields: dict[str, Any], body: bytes = b"") -> None:
-        """Write one message, of dicts, lists, tuples, strings and numbers.
+        """Write one message, of dicts, lists, tuples, strings and Python's own numbers (not NumPy's).
 
         Raises OSError where the other side is gone, ValueError for a value of another type.
         """

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ class NoEvents:
     def queued(self, waiting: int) -> None: ...
 
     def answered(self, report: Report, *, queue_seconds: float) -> None: ...
+
+    def watched(self, pictures: Sequence[tuple[int, ...]]) -> None: ...
 
 
 def test_every_route_is_documented() -> None:

@@ -81,6 +81,7 @@ def replay(bodies: Iterable[bytes], predictor: TinyPredictor, baseline: Baseline
             note_size(body)
             watched.predict(decode_pixels(body, PREPROCESS)[None])
         window.add(notes.report().pictures)
+    window.add(watched.measure_held())
     return stability(baseline.counts(), window.counts)
 
 

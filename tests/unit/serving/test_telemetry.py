@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import io
+import marshal
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline
+from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline, find_bins
 from artifact.preprocess import Preprocess, decode_pixels
 from serving.handler import Predictor, respond
 from serving.messages import Query
 from serving.metrics import Metrics, Model
-from serving.telemetry import WatchedPredictor, collect, note_size, timed
+from serving.telemetry import HELD_BYTES, WatchedPredictor, collect, note_size, timed
 from tests.bundles import encode_picture
 
 PICTURE = encode_picture("PNG")
@@ -97,9 +100,53 @@ def test_noted_sizes_count_where_there_is_one_for_each_picture(
         note_size(PICTURE)
         watched.predict(pixels[:2])
 
-    aspects = [bins[-1] for bins in notes.report().pictures]
+    assert notes.report().pictures == ()
+    aspects = [bins[-1] for bins in watched.measure_held()]
     known = np.argmax(baseline.histograms["aspect"].counts)
     assert aspects == [known, UNKNOWN, UNKNOWN]
+
+
+def test_single_pictures_are_measured_eight_at_a_time(baseline: Baseline, pixels: NDArray[np.uint8]) -> None:
+    watched = WatchedPredictor(FakePredictor(), baseline)
+    with collect() as together:
+        watched.predict(pixels[:20])
+
+    reports = []
+    for one in range(20):
+        with collect() as notes:
+            watched.predict(pixels[one : one + 1])
+        reports.append(notes.report().pictures)
+    left = watched.measure_held()
+
+    assert [len(pictures) for pictures in reports] == [8 if one in (7, 15) else 0 for one in range(20)]
+    assert len(left) == 4
+    assert not watched.is_holding
+    assert (*reports[7], *reports[15], *left) == together.report().pictures
+
+
+def test_predictor_of_several_threads_measures_at_once(baseline: Baseline, pixels: NDArray[np.uint8]) -> None:
+    predictor = FakePredictor()
+    predictor.concurrency = 2
+    with collect() as notes:
+        WatchedPredictor(predictor, baseline).predict(pixels[:1])
+
+    assert len(notes.report().pictures) == 1
+
+
+def test_large_picture_is_not_held_but_its_size(baseline: Baseline, pixels: NDArray[np.uint8]) -> None:
+    watched = WatchedPredictor(FakePredictor(), baseline)
+    noise = np.random.default_rng(0).integers(0, 256, (150, 300, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    assert buffer.tell() > HELD_BYTES
+
+    with collect() as notes:
+        note_size(buffer.getvalue())
+        assert notes.encoded == [(300, 150)]
+        watched.predict(pixels[:1])
+
+    aspect = find_bins(baseline, {"aspect": 1.0})[-1]
+    assert watched.measure_held()[0][-1] == aspect
 
 
 def test_without_a_baseline_only_time_is_noted(pixels: NDArray[np.uint8]) -> None:
@@ -121,8 +168,9 @@ def test_answered_request_becomes_metrics(predictor: Predictor) -> None:
     for body in pictures * 2:
         with collect() as notes:
             answer = respond(Query(body, "image/jpeg"), watched)
-        # As it arrives on the other side of a socket: lists, not tuples.
-        metrics.record(*json.loads(json.dumps(notes.report())))
+        # As it arrives on the other side of a socket.
+        report: Any = tuple(notes.report())
+        metrics.record(*marshal.loads(marshal.dumps(report)))
         metrics.count_request("/invocations", answer.status)
 
     body, content_type = metrics.render()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
 from serving import wire
+from serving.messages import Report
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,9 @@ def test_message_arrives_as_sent(body: bytes) -> None:
             target=wire.Channel(ours).send, args=({"id": 7, "headers": ["é", None]}, body)
         )
         sender.start()
-        fields, received = wire.Channel(theirs).receive()
+        channel = wire.Channel(theirs)
+        assert channel.wait(20)
+        fields, received = channel.receive()
         sender.join()
 
     assert fields == {"id": 7, "headers": ["é", None]}
@@ -39,10 +43,20 @@ def test_messages_that_arrive_together_are_told_apart() -> None:
             wire.Channel(ours).send({"id": number}, b"x" * number)
         channel = wire.Channel(theirs)
 
-        assert [channel.receive() for _ in range(3)] == [({"id": i}, b"x" * i) for i in range(3)]
+        assert [(channel.wait(20), *channel.receive()) for _ in range(3)] == [
+            (True, {"id": i}, b"x" * i) for i in range(3)
+        ]
+        assert not channel.wait(0)
 
 
-@pytest.mark.parametrize("sent", [b"", b"\0\0\0\x02\0\0\0\x09{}half"], ids=["at_once", "in_mid_message"])
+@pytest.mark.parametrize("value", [Report((), (), ()), Path()], ids=["named_tuple", "path"])
+def test_field_that_does_not_travel_is_refused(value: object) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ValueError, match="unmarshallable"):
+        wire.Channel(ours).send({"field": value})
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0\0\x02\0\0\0\x09{0half"], ids=["at_once", "in_mid_message"])
 def test_closed_socket_is_the_end(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
