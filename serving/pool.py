@@ -68,6 +68,7 @@ class Process:
         self.index = child.index
         self.ready: dict[str, Any] = {}
         self.free_slots = 0
+        self.begun = 0.0  # what it has in hand, time.monotonic(); 0 while it has nothing
         self._channel = wire.Channel(socket.socket(fileno=child.socket_fd))
         self._write_lock = BoundedSemaphore()
         self._replies: dict[int, _Reply] = {}
@@ -81,6 +82,11 @@ class Process:
             raise RuntimeError(fields["error"])
         self.ready = fields["ready"]
         self.free_slots = self.ready["capacity"]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing in hand."""
+        return bool(self.free_slots == self.ready["capacity"])
 
     def ask(self, query: Query, *, seconds: float) -> tuple[Answer, Report]:
         """The answer, and what was measured.
@@ -233,7 +239,8 @@ class Pool:
         return max(1, math.ceil(self._seconds * (self.waiting + 1) / max(1, 2 * len(self._processes))))
 
     def _acquire(self, deadline: float, is_gone: Callable[[], bool]) -> Process:
-        free = max(self._processes, key=lambda process: process.free_slots, default=None)
+        # Of several with as many in hand, the one that should be done first.
+        free = max(self._processes, key=lambda process: (process.free_slots, -process.begun), default=None)
         if free is not None and free.free_slots > 0:
             return self._take(free)
         if self.waiting >= self._queue_limit:
@@ -257,6 +264,8 @@ class Pool:
         return process
 
     def _take(self, process: Process) -> Process:
+        if process.is_idle:
+            process.begun = time.monotonic()
         process.free_slots -= 1
         self._in_flight += 1
         return process
@@ -265,6 +274,7 @@ class Pool:
         self._in_flight -= 1
         if process in self._processes:
             process.free_slots += 1
+            process.begun = 0.0 if process.is_idle else time.monotonic()
             self._hand_out(process)
 
     def _hand_out(self, process: Process) -> None:

@@ -179,6 +179,40 @@ def test_request_of_a_client_that_left_is_not_predicted(tiny_bundle: Path) -> No
         assert cpu_seconds(victim) - used < 0.05  # of 100 predictions at most the few in hand were made
 
 
+def test_request_goes_to_the_process_that_should_be_done_first(tiny_bundle: Path) -> None:
+    body = encode_picture("PNG")
+
+    def ask(server: Server) -> int:
+        return int(server.invoke(body).headers["X-Kennel-Worker"].partition("-")[2])
+
+    with running_server(tiny_bundle, KENNEL_WORKERS="2") as server, ThreadPoolExecutor(4) as clients:
+        first = ask(server)  # of idle ones it is always this one's turn
+        (second,) = (pid for pid in descendants_of(server.process.pid) if is_predicting(pid) and pid != first)
+        with stopped(second):
+            with stopped(first):
+                answers = []
+                for _ in range(2):
+                    answers.append(clients.submit(ask, server))
+                    time.sleep(0.2)
+            assert answers[0].result(TIMEOUT_SECONDS) == first
+            with stopped(first):
+                for _ in range(2):  # by now the second has been at work for longer
+                    answers.append(clients.submit(ask, server))
+                    time.sleep(0.2)
+
+        assert [answer.result(TIMEOUT_SECONDS) for answer in answers] == [first, second, first, second]
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that is at work on something for long."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_long_request_of_many_pictures_is_not_taken_for_stuck(tiny_bundle: Path) -> None:
     picture = io.BytesIO()
     draw_picture(width=3000, height=2000).save(picture, "PNG", compress_level=1)  # a tenth of a second each
