@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.telemetry import note_batch
+
 FORGETTING = 0.98  # of a batch's weight in the cost model, per batch after it
 
 
@@ -45,7 +47,7 @@ class CostModel:
 class _Waiting(NamedTuple):
     pixels: NDArray[np.uint8]  # (crop, crop, 3)
     since: float
-    answer: Future[NDArray[np.float32]]
+    answer: Future[tuple[NDArray[np.float32], int]]  # the row, and the batch's size with its first picture
 
 
 class Batcher:
@@ -74,7 +76,11 @@ class Batcher:
         with self._changed:
             self._waiting.extend(waiting)
             self._changed.notify()
-        return np.stack([one.answer.result() for one in waiting])
+        answers = [one.answer.result() for one in waiting]
+        for _, together in answers:
+            if together:
+                note_batch(together)
+        return np.stack([row for row, _ in answers])
 
     def _loop(self) -> None:
         while True:
@@ -106,8 +112,8 @@ class Batcher:
             return
         self._costs.observe(size, time.monotonic() - started)
         self.sizes.append(len(batch))
-        for row, one in zip(log_probabilities, batch, strict=False):
-            one.answer.set_result(row)
+        for at, one in enumerate(batch):
+            one.answer.set_result((log_probabilities[at], 0 if at else len(batch)))
 
 
 def padded_size(n: int) -> int:

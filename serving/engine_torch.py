@@ -59,6 +59,7 @@ class TorchPredictor:
         on_gpu = self._device.type == "cuda"
         # Twice the batch: one runs while the next is decoded. The decoders release the GIL.
         self.concurrency = 2 * MAX_BATCH if on_gpu else 1
+        self.max_batch = MAX_BATCH if on_gpu else 4
         self._batcher = (
             Batcher(self.run, max_batch=MAX_BATCH, target_seconds=TARGET_SECONDS) if on_gpu else None
         )

@@ -20,7 +20,7 @@ from serving.allocator import fix_thresholds
 from serving.answers import Row, check_answer, encode_many, encode_one
 from serving.codec import parse_accept, parse_content_type, parse_custom_attributes, parse_top
 from serving.errors import BadRequest, GoldenMismatch, RequestError, SettingsError
-from serving.explain import DEFAULT_TOP, Explainer, explain
+from serving.explain import DEFAULT_TOP, can_explain, explain
 from serving.messages import (
     CUSTOM_ATTRIBUTES,
     JSON,
@@ -55,6 +55,7 @@ class Predictor(Protocol):
     preprocess: Preprocess
     precision: str
     concurrency: int  # threads that may call predict at once and gain by it
+    max_batch: int  # pictures in one call, as long as a call for more takes less time than several calls
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities."""
@@ -125,7 +126,7 @@ def respond(
     try:
         if isinstance(predictor, OverriddenPredictor):
             return _run_overrides(query, predictor, options)
-        if isinstance(predictor, Explainer):
+        if can_explain(predictor):
             return explain(query, predictor, options)
         return _predict(query, predictor, options)
     except RequestError as error:
@@ -231,9 +232,8 @@ def predict_fn(pixels: NDArray[np.uint8], predictor: Predictor) -> NDArray[np.fl
 def predict_each(sources: Sequence[Source], predictor: Predictor) -> list[Row]:
     """A row for each picture, or its error: decoded as they are predicted, `max_batch` of them in memory."""
     rows: list[Row] = []
-    size = getattr(predictor, "max_batch", 1)  # on a processor a batch takes as long as its pictures in turn
-    for start in range(0, len(sources), size):
-        decoded = [_attempt(source) for source in sources[start : start + size]]
+    for start in range(0, len(sources), predictor.max_batch):
+        decoded = [_attempt(source) for source in sources[start : start + predictor.max_batch]]
         pixels = [one for one in decoded if not isinstance(one, RequestError)]
         predicted = iter(predict_fn(np.stack(pixels), predictor) if pixels else ())
         rows += [one if isinstance(one, RequestError) else next(predicted) for one in decoded]

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,8 @@ from typing import Any
 from artifact.bundle import BundleError, Manifest, open_bundle
 from serving import logs, wire
 from serving.errors import StartError
+from serving.explain import can_explain
+from serving.gathering import Gathering
 from serving.handler import Predictor, load_explainer, model_fn, respond
 from serving.messages import TIMING, Query
 from serving.options import Options, build_options
@@ -68,6 +71,8 @@ def main() -> None:
         _run_when_idle()
     channel.send({"ready": describe(predictor, manifest, engine=settings.engine)})
     if not isinstance(predictor, OverriddenPredictor) and not explains:
+        if predictor.concurrency == 1:
+            predictor = Gathering(predictor)
         predictor = WatchedPredictor(predictor, manifest.baseline)
     with suppress(EOFError, OSError):  # the HTTP side is gone
         serve(channel, predictor, build_options(settings))
@@ -94,7 +99,8 @@ def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[s
     """What the HTTP side has to know of the model."""
     return {
         "precision": predictor.precision,
-        "capacity": predictor.concurrency + 1,  # the next request waits in the socket: no gap in between
+        "capacity": _count_together(predictor) + 1,  # the next request waits in the socket: no gap in between
+        "transforms": predictor.concurrency + 1,  # without which it would idle, for Batch Transform
         "model": [
             manifest.architecture,
             predictor.precision,
@@ -106,6 +112,12 @@ def describe(predictor: Predictor, manifest: Manifest, *, engine: str) -> dict[s
         "card": build_card(predictor, manifest),
         "explanation": "" if isinstance(predictor, OverriddenPredictor) else manifest.explanation,
     }
+
+
+def _count_together(predictor: Predictor) -> int:
+    """Requests that it answers at once."""
+    in_turn = isinstance(predictor, OverriddenPredictor) or can_explain(predictor)
+    return predictor.concurrency if in_turn or predictor.concurrency > 1 else predictor.max_batch
 
 
 def build_card(predictor: Predictor, manifest: Manifest) -> dict[str, Any]:
@@ -140,15 +152,25 @@ def serve(channel: wire.Channel, predictor: Predictor, options: Options) -> None
         }
         say(reply, answer.body)
 
-    if predictor.concurrency == 1:
-        watched = predictor if isinstance(predictor, WatchedPredictor) else None
-        while True:
-            if watched and watched.is_holding and not channel.wait(IDLE_SECONDS):
-                say({"pictures": watched.measure_held()})
-            answer(*channel.receive())
-    with ThreadPoolExecutor(predictor.concurrency) as threads:
-        while True:
-            threads.submit(answer, *channel.receive())
+    if predictor.concurrency > 1:
+        with ThreadPoolExecutor(predictor.concurrency) as threads:
+            while True:
+                threads.submit(answer, *channel.receive())
+    while isinstance(predictor, WatchedPredictor):
+        if predictor.is_holding and not channel.wait(IDLE_SECONDS):
+            say({"pictures": predictor.measure_held()})
+        predictor.run_requests(partial(answer, *request) for request in _take(channel, predictor.max_batch))
+    while True:
+        answer(*channel.receive())
+
+
+def _take(channel: wire.Channel, most: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The next request, and those that have come with it."""
+    yield channel.receive()
+    for _ in range(most - 1):
+        if not channel.wait(0):
+            return
+        yield channel.receive()
 
 
 def _depend_on_parent() -> None:

@@ -58,6 +58,7 @@ class OverriddenPredictor:
     preprocess: Preprocess
     precision: str
     concurrency: int = 1
+    max_batch: int = 1
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) -> (N, num_classes), where the model is Kennel's own."""

@@ -88,6 +88,14 @@ class Process:
         """Whether it has nothing in hand."""
         return bool(self.free_slots == self.ready["capacity"])
 
+    def count_slots(self, alone: bool) -> int:
+        """That a request takes: all, where it shall have the process to itself."""
+        return int(self.ready["capacity"]) if alone else 1
+
+    def can_take(self, alone: bool) -> bool:
+        """Whether a request may be handed to it now."""
+        return self.free_slots >= self.count_slots(alone)
+
     def ask(self, query: Query, *, seconds: float) -> tuple[Answer, Report]:
         """The answer, and what was measured.
 
@@ -151,6 +159,14 @@ class Process:
             os.kill(self.pid, number)
 
 
+class _Turn:
+    """A request that waits for a process."""
+
+    def __init__(self, alone: bool) -> None:
+        self.alone = alone  # with nothing else in the process's hand
+        self.process: AsyncResult[Process] = AsyncResult()
+
+
 class Pool:
     """The processes and the queue before them."""
 
@@ -174,7 +190,7 @@ class Pool:
         self._queue_limit = queue_limit
         self._stuck_seconds = stuck_seconds
         self._processes: list[Process] = []
-        self._waiting: deque[AsyncResult[Process]] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._in_flight = 0
         self._seconds = 0.1  # of one request, exponentially smoothed
 
@@ -200,20 +216,20 @@ class Pool:
 
     @property
     def capacity(self) -> int:
-        """Requests that may be in hand at once, over all processes."""
-        return self.size * int(self.info.get("capacity", 1))
+        """Requests with which no process waits for the next, over all of them."""
+        return self.size * int(self.info.get("transforms", 1))
 
     def ask(self, query: Query, *, seconds: float, is_gone: Callable[[], bool] = lambda: False) -> Answer:
         """The answer, begun within `seconds` and if the client still waits then, or not at all.
 
         Raises Overloaded, DeadlinePassed, ClientGone or ServerFailed.
-        A request whose process dies is asked once more: predictions have no side effects. A second death
-        may be its own doing, and is told.
+        A request whose process dies is asked once more: predictions have no side effects. Then it has a
+        process to itself, so that a second death is its own doing, and is told.
         """
         asked = time.monotonic()
         deadline = asked + seconds
-        for _ in range(2):
-            process = self._acquire(deadline, is_gone)
+        for alone in (False, True):
+            process = self._acquire(_Turn(alone), deadline, is_gone)
             started = time.monotonic()
             try:
                 answer, report = process.ask(query, seconds=self._stuck_seconds)
@@ -227,7 +243,7 @@ class Pool:
                 process.dump_and_die()
                 raise ServerFailed("The prediction did not come back.") from error
             finally:
-                self._release(process)
+                self._release(process, alone)
             self._events.answered(report, queue_seconds=started - asked)
             self._error_rate.add(failed=answer.status >= 500)
             self._seconds += 0.05 * (time.monotonic() - started - self._seconds)
@@ -236,50 +252,57 @@ class Pool:
 
     def retry_after(self) -> int:
         """Whole seconds in which the present queue should be done."""
-        return max(1, math.ceil(self._seconds * (self.waiting + 1) / max(1, 2 * len(self._processes))))
+        at_once = sum(process.count_slots(alone=True) for process in self._processes)
+        return max(1, math.ceil(self._seconds * (self.waiting + 1) / max(1, at_once)))
 
-    def _acquire(self, deadline: float, is_gone: Callable[[], bool]) -> Process:
+    def _acquire(self, turn: _Turn, deadline: float, is_gone: Callable[[], bool]) -> Process:
         # Of several with as many in hand, the one that should be done first.
         free = max(self._processes, key=lambda process: (process.free_slots, -process.begun), default=None)
-        if free is not None and free.free_slots > 0:
-            return self._take(free)
-        if self.waiting >= self._queue_limit:
+        if free is not None and free.can_take(turn.alone) and not self._waiting:
+            return self._take(free, turn.alone)
+        if turn.alone:
+            self._waiting.appendleft(turn)  # it has waited before
+        elif self.waiting >= self._queue_limit:
             raise Overloaded(self.retry_after())
-        turn: AsyncResult[Process] = AsyncResult()
-        self._waiting.append(turn)
+        else:
+            self._waiting.append(turn)
         self._events.queued(self.waiting)
         try:
-            process = turn.get(timeout=max(0.0, deadline - time.monotonic()))
+            process = turn.process.get(timeout=max(0.0, deadline - time.monotonic()))
         except gevent.Timeout as error:
-            if turn.value is not None:  # both at once
-                self._release(turn.value)
+            if turn.process.value is not None:  # both at once
+                self._release(turn.process.value, turn.alone)
             else:
                 self._waiting.remove(turn)
                 self._events.queued(self.waiting)
+                for process in self._processes:  # that it kept free
+                    self._hand_out(process)
             raise DeadlinePassed(self.retry_after()) from error
         assert process is not None
         if is_gone():
-            self._release(process)
+            self._release(process, turn.alone)
             raise ClientGone
         return process
 
-    def _take(self, process: Process) -> Process:
+    def _take(self, process: Process, alone: bool) -> Process:
         if process.is_idle:
             process.begun = time.monotonic()
-        process.free_slots -= 1
+        process.free_slots -= process.count_slots(alone)
         self._in_flight += 1
         return process
 
-    def _release(self, process: Process) -> None:
+    def _release(self, process: Process, alone: bool) -> None:
         self._in_flight -= 1
         if process in self._processes:
-            process.free_slots += 1
+            process.free_slots += process.count_slots(alone)
             process.begun = 0.0 if process.is_idle else time.monotonic()
             self._hand_out(process)
 
     def _hand_out(self, process: Process) -> None:
-        while process.free_slots > 0 and self._waiting:
-            self._waiting.popleft().set(self._take(process))
+        # Who wants one alone comes first, and until a process is idle the others wait with it.
+        while self._waiting and process.can_take(self._waiting[0].alone):
+            turn = self._waiting.popleft()
+            turn.process.set(self._take(process, turn.alone))
             self._events.queued(self.waiting)
 
     def _keep_alive(self, child: Child) -> None:

@@ -91,6 +91,13 @@ def timed(stage: str) -> Iterator[None]:
             notes.beat()
 
 
+def note_batch(size: int) -> None:
+    """So many pictures were predicted together."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.batches.append(size)
+
+
 def note_size(body: bytes) -> None:
     """The size of an encoded picture that could be decoded, for drift."""
     notes = _notes.get()
@@ -117,6 +124,7 @@ class WatchedPredictor:
         self.preprocess = predictor.preprocess
         self.precision = predictor.precision
         self.concurrency = predictor.concurrency
+        self.max_batch = predictor.max_batch
         self._predictor = predictor
         self._baseline = baseline
         self._held: list[_Predicted] = []
@@ -127,14 +135,13 @@ class WatchedPredictor:
     preprocess: Preprocess
     precision: str
     concurrency: int
+    max_batch: int
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) uint8 RGB -> (N, num_classes) log-probabilities, the predictor's own."""
         with timed("infer"):
             log_probabilities = self._predictor.predict(pixels)
         notes = _notes.get()
-        if notes is not None:
-            notes.batches.append(len(pixels))
         if notes is not None and self._baseline is not None:
             self._held.append(_Predicted(pixels, log_probabilities, tuple(notes.encoded)))
             notes.encoded.clear()

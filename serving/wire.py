@@ -14,6 +14,7 @@ from typing import Any
 _LENGTHS = struct.Struct("!II")  # of the fields and of the body, in bytes
 _CHUNK = 1 << 16  # read at once: a whole message, where it is no large picture
 _LARGE_CHUNK = 1 << 20
+_CLOSED = "the other side closed the socket"
 
 
 class Channel:
@@ -43,8 +44,16 @@ class Channel:
         return fields, self._read_exactly(body_length)
 
     def wait(self, seconds: float) -> bool:
-        """Whether something comes within `seconds`, if only the end."""
-        return bool(self._read) or bool(select.select([self._socket], [], [], seconds)[0])
+        """Whether something comes within `seconds`. Raises EOFError where it is the end."""
+        if self._read:
+            return True
+        try:  # what is there is taken along at once
+            self._read = self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return seconds > 0 and bool(select.select([self._socket], [], [], seconds)[0])
+        if not self._read:
+            raise EOFError(_CLOSED)
+        return True
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -55,7 +64,7 @@ class Channel:
         while missing > 0:
             chunk = self._socket.recv(min(max(missing, _CHUNK), _LARGE_CHUNK))
             if not chunk:
-                raise EOFError("the other side closed the socket")
+                raise EOFError(_CLOSED)
             chunks.append(chunk)
             missing -= len(chunk)
         read = chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -30,6 +30,7 @@ class TinyPredictor:
     preprocess = PREPROCESS
     precision = "fp32"
     concurrency = 1
+    max_batch = 1
 
     def __init__(self) -> None:
         torch.manual_seed(0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,11 +27,14 @@ from tests.servers import (
     REPOSITORY,
     TIMEOUT_SECONDS,
     Server,
+    descendants_of,
     finish_request,
     half_sent_request,
+    is_predicting,
     running_server,
     start_server,
 )
+from tests.waiting import wait_until
 
 ROTATED_90 = 6  # EXIF orientation: turn clockwise to see it upright
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -238,3 +243,26 @@ def test_serving_process_never_imports_torch() -> None:
     program = f"import {modules}, sys; assert 'torch' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+def test_requests_that_wait_together_are_predicted_together_and_answered_as_alone(tiny_bundle: Path) -> None:
+    bodies = [encode_picture("PNG", seed=seed) for seed in range(4)]
+
+    with running_server(tiny_bundle, KENNEL_WORKERS="1") as server, ThreadPoolExecutor(5) as clients:
+        alone = [server.invoke(body, Accept="application/json").json() for body in bodies]
+        predicting = next(pid for pid in descendants_of(server.process.pid) if is_predicting(pid))
+        os.kill(predicting, signal.SIGSTOP)
+        asked = [clients.submit(server.invoke, body) for body in [*bodies[:2], b"broken", *bodies[2:]]]
+        wait_until(lambda: "kennel_in_flight 6.0" in read_metrics(server))  # this one too
+        os.kill(predicting, signal.SIGCONT)
+        together = [one.result() for one in asked]
+        wait_until(lambda: "kennel_batch_size_sum 8.0" in read_metrics(server))
+
+        assert "kennel_batch_size_count 8.0" not in read_metrics(server)
+    assert [answer.status_code for answer in together] == [200, 200, 400, 200, 200]
+    answered = [answer.json() for answer in together if answer.status_code == 200]
+    np.testing.assert_allclose(answered, alone, atol=1e-6)
+
+
+def read_metrics(server: Server) -> str:
+    return requests.get(f"{server.url}/metrics", timeout=TIMEOUT_SECONDS).text

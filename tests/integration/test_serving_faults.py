@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from PIL import Image
 
 from tests.bundles import draw_picture, encode_picture, make_tiny_bundle
 from tests.servers import (
@@ -106,6 +107,38 @@ def test_killed_process_is_replaced_and_no_request_is_lost(tiny_bundle: Path) ->
     assert set(statuses) == {200}
     assert len(statuses) > 50
     assert len(pids) == 2
+
+
+def wait_until_it_works(pid: int) -> None:
+    before = cpu_seconds(pid)
+    wait_until(lambda: cpu_seconds(pid) > before + 0.3)
+
+
+def test_second_death_is_charged_to_the_request_that_was_in_hand_alone(tiny_bundle: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (5000, 5000)).save(buffer, "PNG")  # small, and slow to decode
+    pictures = [("file", (f"{index}.png", buffer.getvalue())) for index in range(8)]
+
+    with running_server(tiny_bundle, KENNEL_WORKERS="1") as server, ThreadPoolExecutor(3) as clients:
+
+        def ask() -> int:
+            url = f"{server.url}/invocations"
+            return requests.post(url, files=pictures, timeout=2 * TIMEOUT_SECONDS).status_code
+
+        def find_predicting() -> list[int]:
+            return [pid for pid in descendants_of(server.process.pid) if is_predicting(pid)]
+
+        asked = [clients.submit(ask) for _ in range(3)]
+        (first,) = find_predicting()
+        wait_until_it_works(first)
+        os.kill(first, signal.SIGKILL)
+        (second,) = wait_until(lambda: [pid for pid in find_predicting() if pid != first])
+        wait_until(lambda: requests.get(f"{server.url}/ping", timeout=TIMEOUT_SECONDS).status_code == 200)
+        wait_until_it_works(second)
+        os.kill(second, signal.SIGKILL)
+        statuses = sorted(one.result() for one in asked)
+
+    assert statuses == [200, 200, 500]
 
 
 @pytest.mark.parametrize("is_enough", [True, False])

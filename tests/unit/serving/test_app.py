@@ -33,6 +33,7 @@ class FakePredictor:
     preprocess = Preprocess(resize=8, crop=8)
     precision = "fp32"
     concurrency = 1
+    max_batch = 1
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.log(np.array([[0.125, 0.625, 0.25]], dtype=np.float32))

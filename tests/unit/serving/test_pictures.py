@@ -220,21 +220,20 @@ class CountingPredictor:
 
     concurrency = 1
 
-    def __init__(self, predictor: Predictor, max_batch: int | None) -> None:
+    def __init__(self, predictor: Predictor, max_batch: int) -> None:
         self.labels, self.preprocess, self.precision = predictor.labels, predictor.preprocess, "fp32"
         self.sizes: list[int] = []
         self._predictor = predictor
-        if max_batch is not None:
-            self.max_batch = max_batch
+        self.max_batch = max_batch
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.sizes.append(len(pixels))
         return self._predictor.predict(pixels)
 
 
-@pytest.mark.parametrize(("max_batch", "sizes"), [(None, [1, 1, 1, 1]), (1, [1, 1, 1, 1]), (3, [2, 2])])
+@pytest.mark.parametrize(("max_batch", "sizes"), [(1, [1, 1, 1, 1]), (3, [2, 2])])
 def test_pictures_are_predicted_in_turn_or_in_batches_of_what_the_engine_takes(
-    max_batch: int | None, sizes: list[int], predictor: Predictor
+    max_batch: int, sizes: list[int], predictor: Predictor
 ) -> None:
     counting = CountingPredictor(predictor, max_batch)
     pictures = [PNG, BROKEN, JPEG, JPEG, PNG]

@@ -30,6 +30,7 @@ class FakePredictor:
     preprocess = Preprocess(resize=16, crop=16)
     precision = "fp32"
     concurrency = 1
+    max_batch = 1
     device = "cpu"
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -82,7 +83,7 @@ def test_watched_predictor_answers_as_the_predictor_and_notes_each_picture(
     assert (watched.labels, watched.precision, watched.device) == (("day", "night"), "fp32", "cpu")
     report = notes.report()
     assert [stage for stage, _ in report.stages] == ["infer"]
-    assert report.batches == (40,)
+    assert report.batches == ()  # for whoever put them together to note
     column = SIGNALS.index("brightness")
     counts = np.bincount([bins[column] for bins in report.pictures])
     assert tuple(counts) == baseline.histograms["brightness"].counts[: len(counts)]
