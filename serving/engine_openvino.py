@@ -32,7 +32,7 @@ class OpenVinoPredictor:
     """A compiled graph with one inference request, at which threads take turns."""
 
     concurrency = 1
-    max_batch = 4  # more take as long a picture (benchmarks/results/process_model_epyc-2core_202611.md)
+    max_batch = 4  # larger ones gain no more, and each picture in one waits for all of it
 
     def __init__(
         self, bundle: Bundle, *, precision: str, num_threads: int, cache_dir: Path | None = None
@@ -41,18 +41,14 @@ class OpenVinoPredictor:
         self.labels = bundle.manifest.labels
         self.preprocess = bundle.manifest.preprocess
         self.precision = precision
-        cache = GraphCache(cache_dir)
-        one, several = (
-            _compile(bundle, precision, num_threads, cache, part) for part in (_of_one, _of_several)
-        )
-        self._request, self._requests = one.create_infer_request(), several.create_infer_request()
+        compiled = _compile(bundle, precision, num_threads, GraphCache(cache_dir), _logits_only)
+        self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, crop, crop, 3) RGB -> (N, num_classes) log-probabilities."""
         with self._lock:
-            request = self._request if len(pixels) == 1 else self._requests
-            outputs = request.infer({0: pixels}, share_inputs=True, share_outputs=True)
+            outputs = self._request.infer({0: pixels}, share_inputs=True, share_outputs=True)
             logits = np.array(outputs[0])  # a copy: the next request reuses it
         return np.asarray(log_softmax(logits), dtype=np.float32)
 
@@ -69,8 +65,7 @@ class OpenVinoExplainer(OpenVinoPredictor):
         self.precision = precision
         cache = GraphCache(cache_dir)
         whole, head = (_compile(bundle, precision, num_threads, cache, part) for part in (_whole, _head_only))
-        self._request = self._requests = whole.create_infer_request()
-        self._head = head.create_infer_request()
+        self._request, self._head = whole.create_infer_request(), head.create_infer_request()
         self._lock = threading.Lock()
 
     def explain(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -122,16 +117,9 @@ def _whole(graph: openvino.Model) -> openvino.Model:
     return graph
 
 
-def _of_several(graph: openvino.Model) -> openvino.Model:
+def _logits_only(graph: openvino.Model) -> openvino.Model:
     """Without the feature map: it would cost a copy, and hinder fusions."""
     return openvino.Model([graph.output(0)], graph.get_parameters())
-
-
-def _of_one(graph: openvino.Model) -> openvino.Model:
-    """For one picture, as most requests have it: with its shapes known a DenseNet is a tenth faster."""
-    part = _of_several(graph)
-    part.reshape([1, *list(part.input(0).get_partial_shape())[1:]])
-    return part
 
 
 def _head_only(graph: openvino.Model) -> openvino.Model:
