@@ -84,9 +84,14 @@ class Process:
         self.free_slots = self.ready["capacity"]
 
     @property
+    def num_in_hand(self) -> int:
+        """Requests it was given and has not answered."""
+        return int(self.ready["capacity"]) - self.free_slots
+
+    @property
     def is_idle(self) -> bool:
         """Whether it has nothing in hand."""
-        return bool(self.free_slots == self.ready["capacity"])
+        return self.num_in_hand == 0
 
     def count_slots(self, alone: bool) -> int:
         """That a request takes: all, where it shall have the process to itself."""
@@ -223,8 +228,8 @@ class Pool:
         """The answer, begun within `seconds` and if the client still waits then, or not at all.
 
         Raises Overloaded, DeadlinePassed, ClientGone or ServerFailed.
-        A request whose process dies is asked once more: predictions have no side effects. Then it has a
-        process to itself, so that a second death is its own doing, and is told.
+        A request whose process dies, or hangs with several in hand, is asked once more: predictions have no
+        side effects. Then it has a process to itself, so that what happens is its own doing, and is told.
         """
         asked = time.monotonic()
         deadline = asked + seconds
@@ -240,8 +245,12 @@ class Pool:
             except gevent.Timeout as error:
                 logger.error("event=stuck pid=%d seconds=%.0f", process.pid, self._stuck_seconds)
                 self._retire(process)
+                has_company = process.num_in_hand > 1  # read before it ends
                 process.dump_and_die()
-                raise ServerFailed("The prediction did not come back.") from error
+                if alone or not has_company:
+                    raise ServerFailed("The prediction did not come back.") from error
+                logger.warning("event=asked_again pid=%d", process.pid)
+                continue
             finally:
                 self._release(process, alone)
             self._events.answered(report, queue_seconds=started - asked)

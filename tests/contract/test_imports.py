@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "serving": ("artifact", "numpy", "flask", "werkzeug"),
     **{f"serving/{name}.py": ("prometheus_client",) for name in ("metrics", "metrics_files", "emf")},
     **{f"serving/{name}.py": ("gevent",) for name in ("invocations", "pool")},
+    "serving/gathering.py": ("numpy", "greenlet"),
     "serving/wsgi.py": ("gevent", "flask"),
     "serving/heatmap.py": ("numpy", "PIL"),
     "serving/front.py": ("gevent", "gunicorn"),

@@ -141,6 +141,18 @@ def test_second_death_is_charged_to_the_request_that_was_in_hand_alone(tiny_bund
     assert statuses == [200, 200, 500]
 
 
+def test_requests_in_hand_of_a_stuck_process_are_asked_again(tiny_bundle: Path) -> None:
+    with (
+        running_server(tiny_bundle, KENNEL_WORKERS="1", KENNEL_STUCK_SECONDS="1") as server,
+        ThreadPoolExecutor(3) as clients,
+    ):
+        victim = next(pid for pid in descendants_of(server.process.pid) if is_predicting(pid))
+        os.kill(victim, signal.SIGSTOP)
+        asked = [clients.submit(server.invoke, encode_picture("PNG")) for _ in range(3)]
+
+        assert [one.result().status_code for one in asked] == [200] * 3
+
+
 @pytest.mark.parametrize("is_enough", [True, False])
 def test_processes_keep_to_cores_of_their_own_where_there_is_one_for_each_core(
     tiny_bundle: Path, is_enough: bool
