@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from artifact.bundle import BundleError
 from local.archives import DownloadError
@@ -36,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 after one sentence on stderr."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    # As an exception, so that a server started here is stopped too.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end)
     try:
         return int(options.run(options))
     except (LocalError, BundleError, DownloadError, RecipeError, HyperparameterError, ResultsError) as error:
@@ -63,6 +63,12 @@ def _train(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """As an exception, so that a server started here is stopped too; the next signal must not prevent it."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _tune(options: argparse.Namespace) -> int:

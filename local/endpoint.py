@@ -74,10 +74,9 @@ def start_endpoint(
             if image
             else _process(model_dir, port, variables)
         )
-        with (
-            server.cleanup,
-            subprocess.Popen(server.command, env=server.environment, start_new_session=True) as process,
-        ):
+        with server.cleanup:
+            # Not as a context, which at its end would wait for a server that nobody had told to stop.
+            process = subprocess.Popen(server.command, env=server.environment, start_new_session=True)
             endpoint = Endpoint(host="127.0.0.1", port=port, process=process, bundle=bundle)
             try:
                 yield replace(endpoint, precision=_wait_for_ping(endpoint))

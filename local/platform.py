@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVING_ENVIRONMENT = REPOSITORY / ".venv-serving-cpu"  # made by `make setup`: no torch in it
+SAME_SIGNAL_SECONDS = 1.0  # `timeout` and systemd send it to `make` and to us, and `make` passes its own on
 
 
 class LocalError(RuntimeError):
@@ -89,19 +90,35 @@ def serving_python() -> Path:
     return python if python.exists() else Path(sys.executable)
 
 
+class Stopping:
+    """SIGTERM and Ctrl-C on their way to the processes.
+
+    No threading.Event: one that is set in a signal handler waits for itself when the next signal comes.
+    """
+
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        self._processes = processes
+        self._received = -math.inf  # the last one, time.monotonic()
+
+    def is_set(self) -> bool:
+        """Whether one came."""
+        return self._received > -math.inf
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """As signal.signal wants its handlers. Either is SIGTERM to the processes."""
+        before, self._received = self._received, time.monotonic()
+        if self._received - before > SAME_SIGNAL_SECONDS:
+            for process in self._processes:
+                process.send_signal(signal.SIGTERM)
+
+
 @contextmanager
-def forward_signals(*processes: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
-    """SIGTERM and Ctrl-C stop the processes as the platform would; the event says that one came."""
-    stopped = threading.Event()
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+def forward_signals(*processes: subprocess.Popen[bytes]) -> Iterator[Stopping]:
+    """SIGTERM and Ctrl-C stop the processes as the platform would; what is yielded says whether one came."""
+    stopping = Stopping(processes)
+    before = {number: signal.signal(number, stopping.receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stopped
+        yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

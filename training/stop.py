@@ -55,7 +55,8 @@ class StopSignal(threading.Event):
         if not self._deferred:
             logger.warning("%s before the first step: nothing to save", signal.Signals(number).name)
             sys.exit(0)
-        signal.signal(number, signal.SIG_DFL)
+        for either in (signal.SIGTERM, signal.SIGINT):  # before `set`, which a second one would find locked
+            signal.signal(either, signal.SIG_DFL)
         self.set()
         logger.warning("%s: finishing the step, then checkpoint and artifact", signal.Signals(number).name)
         if self._interrupts:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,28 +176,53 @@ def test_served_artifact_answers_pytorch_and_numpy_argmax(trained_shapes: Traine
     assert torch.tensor(pred).argmax().item() == np.argmax(pred, 1)[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_serve_ends_cleanly_with_its_server(trained_shapes: TrainedShapes, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "local", "serve", "--artifact", str(trained_shapes.artifact), "--port", "0"],
+def _serve(artifact: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "local", "serve", "--artifact", str(artifact), "--port", "0"],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def _wait_until_it_answers(process: subprocess.Popen[str]) -> list[int]:
+    """Its server's processes."""
     assert process.stderr is not None
     for line in process.stderr:
         if "/invocations answers" in line:
             break
-    server_pids = _descendants(process.pid)
+    return _descendants(process.pid)
+
+
+def _are_gone(pids: Sequence[int], *, seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not any(_is_running(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_serve_ends_cleanly_with_its_server(trained_shapes: TrainedShapes, number: signal.Signals) -> None:
+    process = _serve(trained_shapes.artifact)
+    server_pids = _wait_until_it_answers(process)
 
     process.send_signal(number)
     process.communicate(timeout=40)
 
     assert process.returncode == 0
-    deadline = time.monotonic() + 5
-    while any(_is_running(pid) for pid in server_pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(_is_running(pid) for pid in server_pids)
+    assert _are_gone(server_pids)
+
+
+def test_serve_ends_with_its_starting_server_however_many_signals_come(trained_shapes: TrainedShapes) -> None:
+    process = _serve(trained_shapes.artifact)
+    server_pids = wait_until(lambda: _descendants(process.pid)[1:])
+
+    for _ in range(2000):
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=40)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert _are_gone(server_pids)
 
 
 @pytest.mark.parametrize(
