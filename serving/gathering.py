@@ -2,13 +2,15 @@
 
 Each request runs in a greenlet of its own as far as its prediction. When all that were at hand have come so
 far, one prediction is made for all of them, and each goes on with its own rows. A request alone waits for
-nobody. (An engine that gains by many pictures at once has threads and `serving/batching.py` instead.)
+nobody, and one of a thousand pictures holds nobody up: those that come meanwhile are answered in between.
+(An engine that gains by many pictures at once has threads and `serving/batching.py` instead.)
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from greenlet import getcurrent, greenlet
@@ -18,6 +20,9 @@ from serving.telemetry import note_batch
 
 if TYPE_CHECKING:
     from serving.handler import Predictor
+
+
+Request: TypeAlias = Callable[[], None]
 
 
 class _Waiting(NamedTuple):
@@ -35,7 +40,7 @@ class Gathering:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._predictor, name)
@@ -51,19 +56,36 @@ class Gathering:
             note_batch(predicted.together)
         return predicted.rows
 
-    def run_requests(self, requests: Iterable[Callable[[], None]]) -> None:
-        """Each to its end, whatever became of the others' predictions. Raises what a request raised."""
+    def run_requests(self, first: Request, take: Callable[[int], Iterable[Request]]) -> None:
+        """The first and what `take(most)` gives until nobody waits: each to its end, whatever the others' is.
+
+        Raises what a request raised.
+        """
+        greenlet(first).switch()
+        while self._start(take(self.max_batch - len(self._waiting))):
+            batch = self._next_batch()
+            try:
+                predicted = self._predict_together(batch)
+            except Exception:  # one picture the engine fails on shall fail its own request only
+                self._answer_apart(batch)
+                continue
+            for one, own in zip(batch, predicted, strict=True):
+                one.request.switch(own)
+
+    def _start(self, requests: Iterable[Request]) -> bool:
+        """Whether any request waits for its prediction now."""
         for request in requests:
             greenlet(request).switch()
-        while self._waiting:  # a request may predict more than once
-            waiting, self._waiting = self._waiting, []
-            try:
-                predicted = self._predict_together(waiting)
-            except Exception:  # one picture the engine fails on shall fail its own request only
-                self._answer_apart(waiting)
-                continue
-            for one, own in zip(waiting, predicted, strict=True):
-                one.request.switch(own)
+        return bool(self._waiting)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Those that have waited longest, as many pictures as the engine takes at once."""
+        batch = [self._waiting.popleft()]
+        free = self.max_batch - len(batch[0].pixels)
+        while self._waiting and len(self._waiting[0].pixels) <= free:
+            batch.append(self._waiting.popleft())
+            free -= len(batch[-1].pixels)
+        return batch
 
     def _predict_together(self, waiting: list[_Waiting]) -> list[_Predicted]:
         sizes = [len(one.pixels) for one in waiting]

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -134,43 +134,55 @@ def build_card(predictor: Predictor, manifest: Manifest) -> dict[str, Any]:
 
 def serve(channel: wire.Channel, predictor: Predictor, options: Options) -> None:
     """Answer request after request. Raises EOFError when the HTTP side closes the socket."""
-    lock = threading.Lock()
+    requests = _Requests(channel, predictor, options)
+    if predictor.concurrency > 1:
+        with ThreadPoolExecutor(predictor.concurrency) as threads:
+            while True:
+                threads.submit(requests.receive())
+    while isinstance(predictor, WatchedPredictor):
+        if predictor.is_holding and not channel.wait(IDLE_SECONDS):
+            requests.say({"pictures": predictor.measure_held()})
+        predictor.run_requests(requests.receive(), requests.at_hand)
+    while True:
+        requests.receive()()
 
-    def say(fields: dict[str, Any], body: bytes = b"") -> None:
-        with lock:
-            channel.send(fields, body)
 
-    def answer(fields: dict[str, Any], body: bytes) -> None:
+class _Requests:
+    """From the HTTP side, each a function that answers it."""
+
+    def __init__(self, channel: wire.Channel, predictor: Predictor, options: Options) -> None:
+        self._channel = channel
+        self._predictor = predictor
+        self._options = options
+        self._lock = threading.Lock()
+
+    def receive(self) -> Callable[[], None]:
+        """The next one, waited for."""
+        return partial(self._answer, *self._channel.receive())
+
+    def at_hand(self, most: int) -> Iterator[Callable[[], None]]:
+        """Those that have come."""
+        for _ in range(most):
+            if not self._channel.wait(0):
+                return
+            yield self.receive()
+
+    def say(self, fields: dict[str, Any], body: bytes = b"") -> None:
+        """To the HTTP side, from any thread."""
+        with self._lock:
+            self._channel.send(fields, body)
+
+    def _answer(self, fields: dict[str, Any], body: bytes) -> None:
         # A thousand pictures may take minutes: each second it says that it is not stuck.
-        with logs.about(*fields["about"]), collect(beat=lambda: say({"id": fields["id"]})) as notes:
-            answer = respond(Query(body, *fields["headers"]), predictor, options)
+        with logs.about(*fields["about"]), collect(beat=lambda: self.say({"id": fields["id"]})) as notes:
+            answer = respond(Query(body, *fields["headers"]), self._predictor, self._options)
         reply = {
             "id": fields["id"],
             "status": answer.status,
             "headers": answer.headers | {TIMING: notes.timing()},
             "report": tuple(notes.report()),
         }
-        say(reply, answer.body)
-
-    if predictor.concurrency > 1:
-        with ThreadPoolExecutor(predictor.concurrency) as threads:
-            while True:
-                threads.submit(answer, *channel.receive())
-    while isinstance(predictor, WatchedPredictor):
-        if predictor.is_holding and not channel.wait(IDLE_SECONDS):
-            say({"pictures": predictor.measure_held()})
-        predictor.run_requests(partial(answer, *request) for request in _take(channel, predictor.max_batch))
-    while True:
-        answer(*channel.receive())
-
-
-def _take(channel: wire.Channel, most: int) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """The next request, and those that have come with it."""
-    yield channel.receive()
-    for _ in range(most - 1):
-        if not channel.wait(0):
-            return
-        yield channel.receive()
+        self.say(reply, answer.body)
 
 
 def _depend_on_parent() -> None:

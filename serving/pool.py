@@ -101,6 +101,14 @@ class Process:
         """Whether a request may be handed to it now."""
         return self.free_slots >= self.count_slots(alone)
 
+    def due(self, seconds: float) -> float:
+        """When it should have answered what it has in hand, of `seconds` each; time.monotonic().
+
+        One that is late, held up on its core or by large pictures, will be late by as much again.
+        """
+        due = self.begun + self.num_in_hand * seconds
+        return max(due, 2 * time.monotonic() - due) if self.begun else 0.0
+
     def ask(self, query: Query, *, seconds: float) -> tuple[Answer, Report]:
         """The answer, and what was measured.
 
@@ -197,7 +205,7 @@ class Pool:
         self._processes: list[Process] = []
         self._waiting: deque[_Turn] = deque()
         self._in_flight = 0
-        self._seconds = 0.1  # of one request, exponentially smoothed
+        self._seconds = 0.1  # from one answer of a busy process to its next, exponentially smoothed
 
     def start(self) -> None:
         """Watch the children from now on; the model is there once `info` is."""
@@ -238,6 +246,7 @@ class Pool:
             started = time.monotonic()
             try:
                 answer, report = process.ask(query, seconds=self._stuck_seconds)
+                self._seconds += 0.05 * (time.monotonic() - process.begun - self._seconds)
             except ProcessDied:
                 self._retire(process)
                 logger.warning("event=asked_again pid=%d", process.pid)
@@ -255,20 +264,17 @@ class Pool:
                 self._release(process, alone)
             self._events.answered(report, queue_seconds=started - asked)
             self._error_rate.add(failed=answer.status >= 500)
-            self._seconds += 0.05 * (time.monotonic() - started - self._seconds)
             return answer
         raise ServerFailed("Two processes died on this request.")
 
     def retry_after(self) -> int:
         """Whole seconds in which the present queue should be done."""
-        at_once = sum(process.count_slots(alone=True) for process in self._processes)
-        return max(1, math.ceil(self._seconds * (self.waiting + 1) / max(1, at_once)))
+        return max(1, math.ceil(self._seconds * (self.waiting + 1) / max(1, len(self._processes))))
 
     def _acquire(self, turn: _Turn, deadline: float, is_gone: Callable[[], bool]) -> Process:
-        # Of several with as many in hand, the one that should be done first.
-        free = max(self._processes, key=lambda process: (process.free_slots, -process.begun), default=None)
-        if free is not None and free.can_take(turn.alone) and not self._waiting:
-            return self._take(free, turn.alone)
+        free = [process for process in self._processes if process.can_take(turn.alone)]
+        if free and not self._waiting:
+            return self._take(min(free, key=lambda process: process.due(self._seconds)), turn.alone)
         if turn.alone:
             self._waiting.appendleft(turn)  # it has waited before
         elif self.waiting >= self._queue_limit:

@@ -1,24 +1,23 @@
 """Open-loop load: requests leave at a constant rate, whether or not earlier ones were answered.
 
 Latency counts from the moment a request should have left, so a server that stalls is charged for every
-request that had to wait (Tene's "coordinated omission"). Own code: of what apt, pip and npm offer, wrk, hey,
-autocannon and locust are closed loops, whose next request waits for an answer; wrk2 and vegeta are not
-packaged.
+request that had to wait (Tene's "coordinated omission"). Own code, the chaos suite's, in one thread that
+leaves the processor to the server: of what apt, pip and npm offer, wrk, hey, autocannon and locust are closed
+loops, whose next request waits for an answer; wrk2 and vegeta are not packaged.
 """
 
 from __future__ import annotations
 
-import http.client
-import queue
-import time
+import asyncio
+import http
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.serving.load import TIMEOUT_SECONDS, LoadError, exchange
+from benchmarks.serving.load import LoadError
 from benchmarks.serving.requests import Request
-
-MOST_IN_FLIGHT = 64  # more wait here, which counts as latency
+from chaos.connection import build_request
+from chaos.ledger import Ledger
+from chaos.load import Pace, Target, open_loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,30 +33,17 @@ class OpenLoop:
 
 def run_open_loop(port: int, request: Request, *, rate: float, seconds: float) -> OpenLoop:
     """`rate` requests a second for `seconds`. Raises LoadError where one was not answered with 200."""
-    idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
-    for _ in range(MOST_IN_FLIGHT):  # connected when first used
-        idle.put(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS))
-
-    def send(due: float) -> float:
-        connection = idle.get()
-        try:
-            status = exchange(connection, request)
-        finally:
-            idle.put(connection)
-        if status != http.HTTPStatus.OK:
-            raise LoadError(f"{request.path} was answered with {status} at {rate:.1f} requests a second")
-        return time.perf_counter() - due
-
-    started = time.perf_counter() + 0.05
-    with ThreadPoolExecutor(MOST_IN_FLIGHT) as pool:
-        pending = []
-        for index in range(max(1, round(rate * seconds))):
-            due = started + index / rate
-            time.sleep(max(0.0, due - time.perf_counter()))
-            pending.append(pool.submit(send, due))
-    while not idle.empty():
-        idle.get().close()
-    latencies = [1000 * each.result() for each in pending]
+    count = max(1, round(rate * seconds))
+    body = request.body if request.method == "POST" else None
+    sent = build_request(request.path, body, request.headers.get("Content-Type", ""))
+    ledger = Ledger()
+    seconds = (count + 0.5) / rate  # the last one is due half a gap before
+    asyncio.run(open_loop(Target(port, [sent]), ledger, Pace(rate, is_even=True), seconds=seconds))
+    for entry in ledger.entries:
+        if entry.status != http.HTTPStatus.OK:
+            answer = entry.status or entry.fate.value
+            raise LoadError(f"{request.path} was answered with {answer} at {rate:.1f} requests a second")
+    latencies = [1000 * entry.seconds for entry in ledger.entries]
     return OpenLoop(
         rate=rate,
         requests=len(latencies),

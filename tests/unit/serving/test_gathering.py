@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -55,12 +56,23 @@ def asking(
     return request
 
 
+def run(gathering: Gathering, *requests: Callable[[], None]) -> None:
+    """All at hand from the start."""
+    gathering.run_requests(requests[0], coming(requests[1:]))
+
+
+def coming(requests: Iterable[Callable[[], None]]) -> Callable[[int], Iterator[Callable[[], None]]]:
+    """As `take`: the next ones of these."""
+    left = iter(requests)
+    return lambda most: itertools.islice(left, most)
+
+
 def test_requests_at_hand_are_one_prediction_and_get_their_own_rows(engine: Engine) -> None:
     gathering = Gathering(engine)
     answers: dict[str, list[float]] = {}
 
     requests = {"one": (1,), "two": (2, 3), "three": (4,)}
-    gathering.run_requests([asking(gathering, answers, name, values) for name, values in requests.items()])
+    run(gathering, *(asking(gathering, answers, name, values) for name, values in requests.items()))
 
     assert engine.sizes == [4]
     assert answers == {"one": [1], "two": [2, 3], "three": [4]}
@@ -70,15 +82,47 @@ def test_request_that_predicts_again_meets_those_that_do_too(engine: Engine) -> 
     gathering = Gathering(engine)
     answers: dict[str, list[float]] = {}
 
-    gathering.run_requests(
-        [
-            asking(gathering, answers, "long", (1,), (2,), (3,)),
-            asking(gathering, answers, "short", (9,), (8,)),
-        ]
+    run(
+        gathering,
+        asking(gathering, answers, "long", (1,), (2,), (3,)),
+        asking(gathering, answers, "short", (9,), (8,)),
     )
 
     assert engine.sizes == [2, 2, 1]
     assert answers == {"long": [1, 2, 3], "short": [9, 8]}
+
+
+def test_requests_that_come_beside_a_long_one_are_answered_before_it_ends(engine: Engine) -> None:
+    gathering = Gathering(engine)
+    answers: dict[str, list[float]] = {}
+    ended: list[str] = []
+
+    def named(name: str, *calls: tuple[int, ...]) -> Callable[[], None]:
+        def request() -> None:
+            asking(gathering, answers, name, *calls)()
+            ended.append(name)
+
+        return request
+
+    def take(most: int) -> Iterator[Callable[[], None]]:
+        if len(engine.sizes) == 3:  # by then the long one has had three predictions of its nine
+            yield from [named("one", (1,)), named("two", (2,))][:most]
+
+    gathering.run_requests(named("long", *[(5, 6, 7, 8)] * 9), take)
+
+    assert ended == ["one", "two", "long"]
+    assert engine.sizes == [4] * 4 + [2] + [4] * 5
+    assert answers == {"long": [5, 6, 7, 8] * 9, "one": [1], "two": [2]}
+
+
+def test_engine_gets_no_more_pictures_at_once_than_it_takes(engine: Engine) -> None:
+    gathering = Gathering(engine)
+    answers: dict[str, list[float]] = {}
+
+    run(gathering, *(asking(gathering, answers, str(size), (size,) * size) for size in (3, 2, 2, 1, 4)))
+
+    assert engine.sizes == [3, 4, 1, 4]
+    assert answers == {str(size): [size] * size for size in (1, 2, 3, 4)} | {"2": [2] * 4}
 
 
 def test_picture_the_engine_fails_on_fails_its_own_request_alone(engine: Engine) -> None:
@@ -90,9 +134,10 @@ def test_picture_the_engine_fails_on_fails_its_own_request_alone(engine: Engine)
             gathering.predict(pictures(BROKEN))
         answers["broken"] = []
 
-    gathering.run_requests(
-        [asking(gathering, answers, "before", (1,)), broken, asking(gathering, answers, "after", (2,))]
+    before, after = (
+        asking(gathering, answers, name, (at,)) for at, name in enumerate(("before", "after"), 1)
     )
+    run(gathering, before, broken, after)
 
     assert answers == {"before": [1], "broken": [], "after": [2]}
 
@@ -102,7 +147,7 @@ def test_what_a_request_raises_is_raised_where_they_are_run(engine: Engine) -> N
         raise OSError("the other side is gone")
 
     with pytest.raises(OSError, match="is gone"):
-        Gathering(engine).run_requests([leave])
+        run(Gathering(engine), leave)
 
 
 def test_batch_is_noted_once_by_one_of_its_requests(engine: Engine) -> None:
@@ -114,7 +159,7 @@ def test_batch_is_noted_once_by_one_of_its_requests(engine: Engine) -> None:
             gathering.predict(pictures(1))
         noted.append(tuple(notes.report().batches))
 
-    gathering.run_requests([request] * 3)
+    run(gathering, request, request, request)
 
     assert noted == [(3,), (), ()]
 
