@@ -120,16 +120,18 @@ async def connect(port: int) -> socket.socket:
 
 
 async def receive(connection: socket.socket, received: bytearray) -> Response:
-    """One answer with a Content-Length. Raises ConnectionError, or EOFError where the stream ends."""
+    """One answer; of a body in chunks all bytes. Raises ConnectionError, EOFError where the stream ends."""
     while b"\r\n\r\n" not in received:
         await _receive_more(connection, received)
     head, _, _ = bytes(received).partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     length = len(head) + 4 + int(headers.get("content-length", "0"))
-    while len(received) < length:
+    in_chunks = headers.get("transfer-encoding", "").lower() == "chunked"
+    while len(received) < length or (in_chunks and not received.endswith(b"\r\n0\r\n\r\n")):
         await _receive_more(connection, received)
-    return Response(int(first.split()[1]), headers, bytes(received[len(head) + 4 : length]))
+    body = received[len(head) + 4 : None if in_chunks else length]
+    return Response(int(first.split()[1]), headers, bytes(body))
 
 
 async def _receive_more(connection: socket.socket, received: bytearray) -> None:

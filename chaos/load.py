@@ -53,11 +53,10 @@ class Pace:
     """How fast an open loop goes; may be changed while it does."""
 
     rate: float  # requests due a second, on average
-    is_even: bool = False  # one gap like the other; otherwise at random
 
 
 async def open_loop(target: Target, ledger: Ledger, pace: Pace, *, seconds: float) -> None:
-    """Requests due at their times, whatever happens; late ones are not left out."""
+    """Requests due at random times, whatever happens; late ones are not left out."""
     random_gaps = random.Random(0)
     requests = itertools.cycle(target.requests)
     idle: list[Connection] = []
@@ -69,10 +68,7 @@ async def open_loop(target: Target, ledger: Ledger, pace: Pace, *, seconds: floa
         await connection.exchange(next(requests), entry)
         idle.append(connection)
 
-    def gap() -> float:
-        return 1 / pace.rate if pace.is_even else random_gaps.expovariate(pace.rate)
-
-    while (due := due + gap()) < end:
+    while (due := due + random_gaps.expovariate(pace.rate)) < end:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         entry = ledger.open(due)
         if len(pending) >= MAX_CONNECTIONS:

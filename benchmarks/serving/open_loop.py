@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import http
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.serving.load import LoadError
 from benchmarks.serving.requests import Request
-from chaos.connection import build_request
-from chaos.ledger import Ledger
-from chaos.load import Pace, Target, open_loop
+from chaos.connection import Connection, build_request
+from chaos.ledger import NEVER_TAKEN, Entry, Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,7 @@ def run_open_loop(port: int, request: Request, *, rate: float, seconds: float) -
     count = max(1, round(rate * seconds))
     body = request.body if request.method == "POST" else None
     sent = build_request(request.path, body, request.headers.get("Content-Type", ""))
-    ledger = Ledger()
-    seconds = (count + 0.5) / rate  # the last one is due half a gap before
-    asyncio.run(open_loop(Target(port, [sent]), ledger, Pace(rate, is_even=True), seconds=seconds))
+    ledger = asyncio.run(_send_all(port, sent, rate, count))
     for entry in ledger.entries:
         if entry.status != http.HTTPStatus.OK:
             answer = entry.status or entry.fate.value
@@ -51,6 +49,27 @@ def run_open_loop(port: int, request: Request, *, rate: float, seconds: float) -
         p99_ms=percentile(latencies, 99),
         p999_ms=percentile(latencies, 99.9),
     )
+
+
+async def _send_all(port: int, sent: bytes, rate: float, count: int) -> Ledger:
+    ledger, idle, asked = Ledger(), list[Connection](), list[asyncio.Task[None]]()
+
+    async def ask(entry: Entry) -> None:
+        connection = idle.pop() if idle else Connection(port)
+        await connection.exchange(sent, entry)
+        if entry.fate in NEVER_TAKEN:  # the server had hung up on an idle connection
+            await connection.exchange(sent, entry)
+        idle.append(connection)
+
+    started = time.monotonic() + 0.05
+    for index in range(count):
+        due = started + index / rate
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        asked.append(asyncio.create_task(ask(ledger.open(due))))
+    await asyncio.gather(*asked)
+    for connection in idle:
+        connection.close()
+    return ledger
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

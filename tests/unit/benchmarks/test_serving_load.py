@@ -33,8 +33,11 @@ def wrk_output(**numbers: int) -> str:
 
 
 @contextmanager
-def small_server(*, status: int = 200, stall_seconds: float = 0.0) -> Iterator[int]:
-    """Answers POSTs with `status`; the first one takes `stall_seconds` and holds up all others."""
+def small_server(*, status: int = 200, stall_seconds: float = 0.0, hangs_up: bool = False) -> Iterator[int]:
+    """Answers POSTs with `status`; the first one takes `stall_seconds` and holds up all others.
+
+    One that hangs up does so after each answer, without a word of it.
+    """
     turn, stalls = threading.Lock(), [stall_seconds]
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,6 +51,7 @@ def small_server(*, status: int = 200, stall_seconds: float = 0.0) -> Iterator[i
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"ok")
+            self.close_connection = hangs_up
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -135,6 +139,13 @@ def test_open_loop_charges_a_stall_to_every_request_that_was_due_meanwhile() -> 
     # A closed loop on one connection would have seen a single slow request.
     assert opened.p99_ms > 400
     assert opened.p50_ms > 10
+
+
+def test_open_loop_asks_again_where_the_server_had_hung_up_before() -> None:
+    with small_server(hangs_up=True) as port:
+        opened = run_open_loop(port, Request(path="/", body=b"x"), rate=50, seconds=0.4)
+
+    assert opened.requests == 20
 
 
 def test_open_loop_refuses_answers_that_are_not_200() -> None:

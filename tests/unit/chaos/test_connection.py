@@ -18,6 +18,7 @@ from local.platform import free_port
 
 Script = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Kennel-Worker: 7\r\n\r\n[]"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 REQUEST = build_request("/invocations", b"picture")
 
 
@@ -94,6 +95,8 @@ def ask(port: int, *, times: int = 1, seconds: float = 5.0) -> list[Entry]:
     ("script", "fate", "status"),
     [
         pytest.param(answer(OK), Fate.ANSWERED, 200, id="answered"),
+        pytest.param(answer(CHUNKED), Fate.ANSWERED, 200, id="answered in chunks"),
+        pytest.param(answer(CHUNKED[:-5]), Fate.CUT_OFF, 0, id="cut off between chunks"),
         pytest.param(
             answer(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"), Fate.ANSWERED, 413, id="refused"
         ),
