@@ -101,13 +101,15 @@ class Process:
         """Whether a request may be handed to it now."""
         return self.free_slots >= self.count_slots(alone)
 
-    def due(self, seconds: float) -> float:
-        """When it should have answered what it has in hand, of `seconds` each; time.monotonic().
+    def left(self, seconds: float) -> float:
+        """Seconds until it should have answered what it has in hand, of `seconds` each.
 
-        One that is late, held up on its core or by large pictures, will be late by as much again.
+        One that is late, held up on its core or by many pictures, will need as long again for each.
         """
-        due = self.begun + self.num_in_hand * seconds
-        return max(due, 2 * time.monotonic() - due) if self.begun else 0.0
+        if self.is_idle:
+            return 0.0
+        begun = time.monotonic() - self.begun
+        return self.num_in_hand * max(seconds, begun) - min(seconds, begun)
 
     def ask(self, query: Query, *, seconds: float) -> tuple[Answer, Report]:
         """The answer, and what was measured.
@@ -274,7 +276,7 @@ class Pool:
     def _acquire(self, turn: _Turn, deadline: float, is_gone: Callable[[], bool]) -> Process:
         free = [process for process in self._processes if process.can_take(turn.alone)]
         if free and not self._waiting:
-            return self._take(min(free, key=lambda process: process.due(self._seconds)), turn.alone)
+            return self._take(min(free, key=lambda process: process.left(self._seconds)), turn.alone)
         if turn.alone:
             self._waiting.appendleft(turn)  # it has waited before
         elif self.waiting >= self._queue_limit:

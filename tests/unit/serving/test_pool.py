@@ -41,7 +41,7 @@ def processes() -> Iterator[Processes]:
 
 def in_turn(*processes: Process) -> list[int]:
     """Their places, the one that should be done first before the others."""
-    return sorted(range(len(processes)), key=lambda place: processes[place].due(SECONDS))
+    return sorted(range(len(processes)), key=lambda place: processes[place].left(SECONDS))
 
 
 def test_idle_process_comes_before_a_busy_one(processes: Processes) -> None:
@@ -59,9 +59,18 @@ def test_of_two_with_as_much_in_hand_the_one_that_began_earlier_comes_first(proc
 def test_late_process_is_expected_to_take_as_long_again(processes: Processes) -> None:
     late = processes.make(in_hand=1, for_seconds=SECONDS + 0.25)
 
-    assert late.due(SECONDS) == pytest.approx(time.monotonic() + 0.25, abs=0.02)
+    assert late.left(SECONDS) == pytest.approx(0.25, abs=0.02)
     assert in_turn(late, processes.make(in_hand=2), processes.make(in_hand=3)) == [1, 0, 2]
 
 
-def test_process_is_not_late_while_it_may_answer_all_it_has_in_hand_together(processes: Processes) -> None:
-    assert in_turn(processes.make(in_hand=4, for_seconds=0.35), processes.make(in_hand=2)) == [0, 1]
+def test_requests_of_many_pictures_are_shared_out(processes: Processes) -> None:
+    """Each takes seconds and comes 15 ms after the one before, when all of them are late already."""
+    first, second = processes.make(in_hand=1, for_seconds=0.045), processes.make(in_hand=1, for_seconds=0.030)
+    taken = [first, second]
+    for _ in range(4):
+        for process in (first, second):
+            process.begun -= 0.015
+        taken.append(min(first, second, key=lambda process: process.left(0.006)))
+        taken[-1].free_slots -= 1
+
+    assert (taken.count(first), taken.count(second)) == (3, 3)
