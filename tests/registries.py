@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,11 +92,13 @@ class Registry:
 
     def stored(self) -> dict[str, int]:
         """Every file with the time it was written: equal twice means nothing was uploaded."""
-        return {
-            str(path.relative_to(self.storage)): path.stat().st_mtime_ns
-            for path in self.storage.rglob("*")
-            if path.is_file()
-        }
+        stored = {}
+        for folder, _, names in os.walk(self.storage):  # passes over folders that are removed meanwhile
+            for name in names:
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    stored[str(path.relative_to(self.storage))] = path.stat().st_mtime_ns
+        return stored
 
 
 def serve_registry(folder: Path, port: int) -> subprocess.Popen[bytes]:
