@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def decode_image(
         if shorter_side is not None:
             _decode_reduced(image, shorter_side)
         image.load()
-        return _to_rgb(_upright(image))
+        _turn_upright(image)
+        return _to_rgb(image)
     except DECODER_ERRORS as error:
         raise UnreadableImageError(f"The {image.format} image is broken ({_first_line(error)}).") from error
     except MemoryError as error:
@@ -200,12 +202,10 @@ def _decode_reduced(image: Image.Image, shorter_side: int) -> None:
         image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """EXIF orientation applied; a picture whose EXIF cannot be parsed is taken as it lies."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except DECODER_ERRORS:
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    """By its EXIF, in place: a copy would hold all pixels twice. Where it cannot be parsed there is none."""
+    with suppress(*DECODER_ERRORS):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

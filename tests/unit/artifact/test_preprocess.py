@@ -198,6 +198,15 @@ def test_image_over_the_limit_is_refused_before_it_is_decoded() -> None:
     assert decode_image(body, max_pixels=1_000_000).size == (1000, 1000)
 
 
+def test_a_pictures_pixels_are_held_once() -> None:
+    body = _encode(Image.new("RGB", (400, 300)), "PNG")
+    Image.core.reset_stats()
+
+    decode_image(body)
+
+    assert Image.core.get_stats()["new_count"] == 1, "the largest one takes 358 MB"
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_decompression_bomb_is_refused() -> None:
     bomb = b"P5 20000 20000 255 "  # 400 million pixels in 19 bytes
