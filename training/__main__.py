@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -70,9 +71,12 @@ def _run_part(options: argparse.Namespace, failure_path: Path) -> int:
 
 
 def _train(job: Job, hyperparameters: Hyperparameters, processes: int, options: argparse.Namespace) -> int:
+    gc.disable()  # what is imported stays: looking through it for garbage takes a quarter of the start
     from training.failure import explain  # torch takes seconds: a typo is answered before
     from training.run import run
 
+    gc.freeze()  # and would take as long again while training and at the end
+    gc.enable()
     try:
         run(
             job,
