@@ -117,9 +117,14 @@ def read_pixels(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
 
 def decode_pixels(body: bytes, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """An encoded picture's pixels, (crop, crop, 3) uint8. Raises ImageError naming the fault."""
+    return decode_opened(open_image(body, max_pixels=max_pixels), preprocess)
+
+
+def decode_opened(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """What `open_image` gave -> (crop, crop, 3) uint8. Raises ImageError naming the fault."""
     shorter_side = math.ceil(preprocess.resize * preprocess.reducing_gap)
-    image = decode_image(body, shorter_side=shorter_side, max_pixels=max_pixels)
-    return np.array(resize_and_crop(image, preprocess))  # a copy: Pillow's own memory is read-only
+    upright = _decode_upright(image, shorter_side)
+    return np.array(resize_and_crop(upright, preprocess))  # a copy: Pillow's own memory is read-only
 
 
 def decode_image(
@@ -129,7 +134,10 @@ def decode_image(
 
     A JPEG may come back smaller than stored, its shorter side still at least `shorter_side`.
     """
-    image = open_image(body, max_pixels=max_pixels)
+    return _decode_upright(open_image(body, max_pixels=max_pixels), shorter_side)
+
+
+def _decode_upright(image: Image.Image, shorter_side: int | None) -> Image.Image:
     try:
         if shorter_side is not None:
             _decode_reduced(image, shorter_side)

@@ -16,7 +16,8 @@ from artifact.preprocess import (
     Preprocess,
     UnreadableImageError,
     UnsupportedImageError,
-    decode_pixels,
+    decode_opened,
+    open_image,
 )
 from serving.arrays import preprocess_raw, read_array, undo_normalisation
 from serving.codec import PICTURE, parse_content_type
@@ -78,8 +79,10 @@ def decode_picture(body: bytes, preprocess: Preprocess, *, max_pixels: int) -> N
             "The picture is empty.", hint="Send the bytes of one whole JPEG, PNG or WebP file."
         )
     try:
-        pixels = decode_pixels(body, preprocess, max_pixels=max_pixels)
-        note_size(body)
+        image = open_image(body, max_pixels=max_pixels)
+        size = image.size  # as sent: decoding may reduce it
+        pixels = decode_opened(image, preprocess)
+        note_size(size)
         return pixels
     except ImageTooLargeError as error:
         raise ImageTooLarge(str(error), hint="Shrink it first; the limit is KENNEL_MAX_PIXELS.") from error

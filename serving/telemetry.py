@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.baseline import Baseline, find_bins, measure, read_size
+from artifact.baseline import Baseline, find_bins, measure
 from artifact.preprocess import Preprocess
 from serving.messages import Report
 
@@ -33,7 +33,6 @@ BEAT_SECONDS = 1.0
 # Each prediction drives all else out of the processor's caches: measured alone, a picture costs three times
 # what it costs among eight.
 MEASURED_TOGETHER = 8
-HELD_BYTES = 1 << 16  # of an encoded picture that waits to be measured; a larger one's size is read at once
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class Notes:
     stages: list[tuple[str, float]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     pictures: list[tuple[int, ...]] = field(default_factory=list)
-    encoded: list[bytes | tuple[int, int]] = field(default_factory=list)  # not yet predicted, or their sizes
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # of pictures not yet predicted
     beat: Callable[[], None] = lambda: None
     beaten: float = field(default_factory=time.perf_counter)
 
@@ -98,11 +97,11 @@ def note_batch(size: int) -> None:
         notes.batches.append(size)
 
 
-def note_size(body: bytes) -> None:
-    """The size of an encoded picture that could be decoded, for drift."""
+def note_size(size: tuple[int, int]) -> None:
+    """Width and height as sent of a picture that could be decoded, for drift."""
     notes = _notes.get()
     if notes is not None:
-        notes.encoded.append(body if len(body) <= HELD_BYTES else read_size(body))
+        notes.sizes.append(size)
 
 
 class _Predicted(NamedTuple):
@@ -110,7 +109,7 @@ class _Predicted(NamedTuple):
 
     pixels: NDArray[np.uint8]  # (N, H, W, 3)
     log_probabilities: NDArray[np.float32]  # (N, num_classes)
-    encoded: Sequence[bytes | tuple[int, int]]  # one for each picture, or none count
+    sizes: Sequence[tuple[int, int]]  # one for each picture, or none count
 
 
 class WatchedPredictor:
@@ -143,8 +142,8 @@ class WatchedPredictor:
             log_probabilities = self._predictor.predict(pixels)
         notes = _notes.get()
         if notes is not None and self._baseline is not None:
-            self._held.append(_Predicted(pixels, log_probabilities, tuple(notes.encoded)))
-            notes.encoded.clear()
+            self._held.append(_Predicted(pixels, log_probabilities, tuple(notes.sizes)))
+            notes.sizes.clear()
             if sum(len(held.pixels) for held in self._held) >= self._together:
                 notes.pictures += self.measure_held()
         return log_probabilities
@@ -165,10 +164,8 @@ class WatchedPredictor:
 
 
 def _measure(baseline: Baseline, predicted: _Predicted) -> list[tuple[int, ...]]:
-    pixels, log_probabilities, encoded = predicted
-    sizes: list[tuple[int, int]] | list[None] = [None] * len(pixels)
-    if len(encoded) == len(pixels):
-        sizes = [read_size(one) if isinstance(one, bytes) else one for one in encoded]
+    pixels, log_probabilities, noted = predicted
+    sizes = noted if len(noted) == len(pixels) else [None] * len(pixels)
     return [
         find_bins(baseline, measure(image, row, baseline.label_groups, size))
         for image, row, size in zip(pixels, log_probabilities, sizes, strict=True)

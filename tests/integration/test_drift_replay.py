@@ -79,7 +79,7 @@ def replay(bodies: Iterable[bytes], predictor: TinyPredictor, baseline: Baseline
     window = DriftWindow(baseline.counts())
     for body in bodies:
         with collect() as notes:
-            note_size(body)
+            note_size(read_size(body))
             watched.predict(decode_pixels(body, PREPROCESS)[None])
         window.add(notes.report().pictures)
     window.add(watched.measure_held())

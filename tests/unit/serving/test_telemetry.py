@@ -12,15 +12,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline, find_bins
+from artifact.baseline import SIGNALS, UNKNOWN, Baseline, build_baseline
 from artifact.preprocess import Preprocess, decode_pixels
 from serving.handler import Predictor, respond
 from serving.messages import Query
 from serving.metrics import Metrics, Model
-from serving.telemetry import HELD_BYTES, WatchedPredictor, collect, note_size, timed
+from serving.pictures import decode_picture
+from serving.telemetry import WatchedPredictor, collect, note_size, timed
 from tests.bundles import encode_picture
 
-PICTURE = encode_picture("PNG")
+SIZE = (60, 40)
 
 
 class FakePredictor:
@@ -46,7 +47,7 @@ def pixels() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def baseline(pixels: NDArray[np.uint8]) -> Baseline:
-    return build_baseline(pixels, FakePredictor().predict(pixels), [(60, 40)] * len(pixels))
+    return build_baseline(pixels, FakePredictor().predict(pixels), [SIZE] * len(pixels))
 
 
 def test_stages_are_noted_in_order_with_their_seconds() -> None:
@@ -65,7 +66,7 @@ def test_nothing_is_noted_outside_a_request(baseline: Baseline, pixels: NDArray[
     with collect() as notes:
         pass
     with timed("decode"):
-        note_size(PICTURE)
+        note_size(SIZE)
     WatchedPredictor(FakePredictor(), baseline).predict(pixels)
 
     assert notes.report() == ((), (), ())
@@ -96,9 +97,9 @@ def test_noted_sizes_count_where_there_is_one_for_each_picture(
     watched = WatchedPredictor(FakePredictor(), baseline)
 
     with collect() as notes:
-        note_size(PICTURE)
+        note_size(SIZE)
         watched.predict(pixels[:1])
-        note_size(PICTURE)
+        note_size(SIZE)
         watched.predict(pixels[:2])
 
     assert notes.report().pictures == ()
@@ -134,20 +135,14 @@ def test_predictor_of_several_threads_measures_at_once(baseline: Baseline, pixel
     assert len(notes.report().pictures) == 1
 
 
-def test_large_picture_is_not_held_but_its_size(baseline: Baseline, pixels: NDArray[np.uint8]) -> None:
-    watched = WatchedPredictor(FakePredictor(), baseline)
-    noise = np.random.default_rng(0).integers(0, 256, (150, 300, 3), dtype=np.uint8)
+def test_noted_size_is_that_of_the_picture_sent_and_not_of_its_reduced_decode() -> None:
     buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    assert buffer.tell() > HELD_BYTES
+    Image.new("RGB", (400, 300)).save(buffer, "JPEG")
 
     with collect() as notes:
-        note_size(buffer.getvalue())
-        assert notes.encoded == [(300, 150)]
-        watched.predict(pixels[:1])
+        decode_picture(buffer.getvalue(), FakePredictor.preprocess, max_pixels=400 * 300)
 
-    aspect = find_bins(baseline, {"aspect": 1.0})[-1]
-    assert watched.measure_held()[0][-1] == aspect
+    assert notes.sizes == [(400, 300)]
 
 
 def test_without_a_baseline_only_time_is_noted(pixels: NDArray[np.uint8]) -> None:
