@@ -96,7 +96,7 @@ def disturb(
     at_step = job.announced()
     fault.strike(job)
     exit_code = job.wait()
-    last, failure = job.announced(), job.failure()
+    last, failure = job.written(), job.failure()
     wrong = [*fault.judge(job, exit_code, failure), *job.gaps()]
     resumed_from = None
     if not job.is_complete():

@@ -119,6 +119,11 @@ class TrainingJob:
         """The step of the last checkpoint that the log calls written; 0 for none."""
         return max(self._steps(), default=0)
 
+    def written(self) -> int:
+        """The step of the newest checkpoint: a kill may come between it and the log's word for it."""
+        in_place = [int(path.stem.removeprefix("step-")) for path in self.checkpoints.glob("step-*.pt")]
+        return max(self.announced(), *in_place, 0)
+
     def gaps(self) -> list[str]:
         """Places where more than an interval lay between two checkpoints, though none was refused."""
         steps = [self.resumed_from() or 0, *self._steps()]
